@@ -1,0 +1,89 @@
+"""
+Everything the operator decides, as frozen values.
+
+:class:`Config` has one field per flag (its name is the flag's, ``-`` written ``_``);
+:class:`DebugKnobs` has the environment variables the server process itself reads.
+``derp.tap`` makes them from a command line; nothing below it parses text again.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Network, IPv6Network
+
+NO_BURST_LIMIT = (1 << 63) - 1
+"""Default of ``--accept-connection-burst``: the largest Go ``int``."""
+
+
+class CertMode(str, Enum):
+    """Values of ``--certmode``."""
+
+    MANUAL = "manual"
+    LETSENCRYPT = "letsencrypt"
+    GCP = "gcp"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DebugKnobs:
+    """The environment variables of derper (spec: flags-config-certs §7) that change a run."""
+
+    send_queue_depth: int = 32
+    """``TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH``: packets per lane and client."""
+    verbose_drops: frozenset[bytes] = frozenset()
+    """``TS_DEBUG_VERBOSE_DROPS``: raw keys of destinations whose drops are logged."""
+    debug_logs: bool = False
+    """``DERP_DEBUG_LOGS``."""
+    prober_debug_logs: bool = False
+    """``DERP_PROBER_DEBUG_LOGS``."""
+    disable_rtt_stats: bool = False
+    """``TS_DERP_DISABLE_RTT_STATS``."""
+    allow_debug_ip: str = ""
+    """``TS_ALLOW_DEBUG_IP``: one address, compared as text."""
+    trusted_cidrs: tuple[IPv4Network | IPv6Network, ...] = ()
+    """``TS_DEBUG_TRUSTED_CIDRS``."""
+    debug_key_path: str = ""
+    """``TS_DEBUG_KEY_PATH``: file whose trimmed content opens debug pages as ``?debugkey=``."""
+    log_rate_all: bool = False
+    """``TS_DEBUG_LOG_RATE=all``: no log line is rate-limited."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One relay as its operator asked for it. Durations are seconds, sizes bytes."""
+
+    dev: bool = False
+    host: str = ""
+    """Host part of ``-a``; empty means every address, IPv4 and IPv6."""
+    port: int = 443
+    """Port part of ``-a``."""
+    http_port: int = 80
+    """Plain HTTP beside TLS; negative is off."""
+    stun_port: int = 3478
+    key_file: str = ""
+    """``-c``; empty only with ``dev``."""
+    certmode: CertMode = CertMode.LETSENCRYPT
+    certdir: str = ""
+    hostname: str = "derp.tailscale.com"
+    tls: bool = True
+    """Whether the main port speaks TLS: port 443, ``--certmode manual`` or ``--tls``."""
+    stun: bool = True
+    derp: bool = True
+    home: str = ""
+    bootstrap_dns_names: tuple[str, ...] = ()
+    unpublished_bootstrap_dns_names: tuple[str, ...] = ()
+    mesh_key: bytes | None = field(default=None, repr=False)
+    """32 raw bytes; ``None`` is no mesh key."""
+    accept_connection_limit: float = math.inf
+    accept_connection_burst: int = NO_BURST_LIMIT
+    tcp_keepalive_time: float = 600.0
+    """Idle seconds before the first probe; 0 is 15 s (Go's default), negative is off."""
+    tcp_user_timeout: float = 15.0
+    """``TCP_USER_TIMEOUT``; 0 leaves the kernel's own."""
+    tcp_write_timeout: float = 2.0
+    """How long a client other than a mesh peer may accept no byte; 0 is for ever."""
+    ace: bool = False
+    metrics_addr: str = ""
+    """``host:port`` for ``/metrics`` and ``/healthz``; empty is off."""
+    knobs: DebugKnobs = field(default_factory=DebugKnobs)

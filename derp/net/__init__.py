@@ -1,0 +1,1 @@
+"""Twisted adapters: sockets, TLS, HTTP, timers and files around :mod:`derp.core`."""
