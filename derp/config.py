@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 
 NO_BURST_LIMIT = (1 << 63) - 1
 """Default of ``--accept-connection-burst``: the largest Go ``int``."""
 
 
-class CertMode(str, Enum):
+class CertMode(StrEnum):
     """Values of ``--certmode``."""
 
     MANUAL = "manual"

@@ -58,44 +58,6 @@ class Histogram:
 class Stats:
     """Counters of one relay since its start, and the gauges that are kept by hand."""
 
-    __slots__ = (
-        "accepts",
-        "packets_received",
-        "bytes_received",
-        "packets_sent",
-        "bytes_sent",
-        "disco_received",
-        "packets_dropped",
-        "bytes_dropped",
-        "packets_forwarded_in",
-        "packets_forwarded_out",
-        "got_ping",
-        "sent_pong",
-        "home_moves_in",
-        "home_moves_out",
-        "home_connections",
-        "notideal_connections",
-        "connections",
-        "dup_client_keys",
-        "dup_client_conns",
-        "total_dup_client_conns",
-        "multiforwarder_created",
-        "multiforwarder_deleted",
-        "packet_forwarder_delete_other_value",
-        "peer_gone_disconnected_frames",
-        "peer_gone_not_here_frames",
-        "sclient_write_timeouts",
-        "unknown_frames",
-        "logins_refused",
-        "protocol_errors",
-        "login_timeouts",
-        "average_queue_duration_ms",
-        "buffered_write_frames",
-        "mesh_update_batch_size",
-        "mesh_update_loop_count",
-        "tcp_rtt",
-    )
-
     def __init__(self) -> None:
         self.accepts = 0
         """Connections handed to DERP, refused ones included."""
@@ -141,7 +103,7 @@ class Stats:
         self.mesh_update_batch_size = Histogram(0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
         self.mesh_update_loop_count = Histogram(0, 1, 2, 5, 10, 20, 50, 100)
         self.tcp_rtt: dict[str, int] = {}
-        """Non-cumulative counts by bucket label (``"10ms"`` … ``"inf"``, ``"non-tcp"``, ``"error"``)."""
+        """Non-cumulative counts by label: ``10ms`` … ``inf``, ``non-tcp``, ``error``."""
 
     def drop(self, reason: DropReason, kind: PacketKind, size: int, count: int = 1) -> None:
         """Count ``count`` lost packets of together ``size`` data bytes."""
