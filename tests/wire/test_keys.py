@@ -1,7 +1,7 @@
 """Tests of :mod:`derp.wire.keys` against the texts the reference reads and prints."""
 
+import contextlib
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from hypothesis import given
@@ -130,5 +130,5 @@ class KeyTests(SynchronousTestCase):
             keys.parse_mesh_key,
             keys.parse_mesh_key_hex,
         ):
-            with suppress(ProtocolError):
+            with contextlib.suppress(ProtocolError):
                 self.assertEqual(len(parse(text)), 32)
