@@ -1,0 +1,235 @@
+"""
+The login: ServerKey, ClientInfo and ServerInfo.
+
+Flow: the server greets with its key, the client answers with its own key and a NaCl box of
+JSON to that server, the server closes the login with a box of JSON to the client::
+
+    S → C   ServerKey    01 | 40   | magic 8 | server key 32 (| what the future brings)
+    C → S   ClientInfo   02 | 56+… | client key 32 | nonce 24 | tag 16 | JSON
+    S → C   ServerInfo   03 | 40+… | nonce 24 | tag 16 | JSON
+
+The box is ``crypto_box`` (X25519, XSalsa20-Poly1305). Both directions use the same shared key,
+computed once per login: the scalar multiplication is most of a login's price.
+Source: tailscale ``derp/derp.go``, ``derp/derp_client.go``, ``types/key/node.go``.
+"""
+
+from __future__ import annotations
+
+import json
+from binascii import Error as HexError
+from binascii import unhexlify
+from dataclasses import dataclass
+from typing import Any
+
+from nacl.bindings import (
+    crypto_box_afternm,
+    crypto_box_beforenm,
+    crypto_box_open_afternm,
+)
+from nacl.exceptions import CryptoError
+
+from derp.errors import ProtocolError
+from derp.wire.frames import (
+    KEY_LEN,
+    MIN_CLIENT_INFO,
+    NONCE_LEN,
+    PROTOCOL_VERSION,
+    FrameType,
+    encode_frame,
+)
+
+MAGIC = b"DERP\xf0\x9f\x94\x91"
+"""Opens ServerKey: "DERP" and U+1F511."""
+MAX_SERVER_KEY = 1024
+"""Longest greeting a client reads."""
+MAX_INFO_JSON = 1 << 20
+"""Longest ServerInfo JSON a client opens."""
+_MESH_KEY_HEX_LEN = 64
+_ZERO_KEY = bytes(KEY_LEN)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientInfo:
+    """What a client says of itself. The server judges none of it but the mesh key."""
+
+    mesh_key: bytes | None = None
+    version: int = 0
+    can_ack_pings: bool = False
+    is_prober: bool = False
+    app_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What a server says of itself; zero limits mean none. derper never sets them."""
+
+    version: int = PROTOCOL_VERSION
+    bytes_per_second: int = 0
+    burst_bytes: int = 0
+
+
+def shared_key(private: bytes, public: bytes) -> bytes:
+    """
+    Compute the box key of two parties.
+
+    :raises ProtocolError: if the remote's key is zero or of low order, to which no box can be
+        sealed (the reference panics there).
+    """
+    if public == _ZERO_KEY:
+        raise ProtocolError("the remote key is all zero")
+    try:
+        return crypto_box_beforenm(public, private)
+    except (RuntimeError, CryptoError) as error:
+        raise ProtocolError("the remote key is not a usable Curve25519 key") from error
+
+
+def seal(shared: bytes, nonce: bytes, plaintext: bytes) -> bytes:
+    """Seal a box: ``nonce 24 | tag 16 | ciphertext``. A nonce must never be used twice."""
+    return nonce + crypto_box_afternm(plaintext, nonce, shared)
+
+
+def open_box(shared: bytes, sealed: bytes) -> bytes:
+    """
+    Open ``nonce 24 | tag 16 | ciphertext``.
+
+    :raises ProtocolError: if it was not sealed with this shared key.
+    """
+    try:
+        return crypto_box_open_afternm(sealed[NONCE_LEN:], sealed[:NONCE_LEN], shared)
+    except (CryptoError, ValueError) as error:
+        raise ProtocolError("the box does not open") from error
+
+
+def encode_server_key(server_public: bytes) -> bytes:
+    """Encode the greeting frame."""
+    return encode_frame(FrameType.SERVER_KEY, MAGIC + server_public)
+
+
+def parse_server_key(payload: bytes) -> bytes:
+    """
+    Read the greeting's payload, give the server's key. Extra bytes are left to the future.
+
+    :raises ProtocolError: if it is no greeting.
+    """
+    if len(payload) < len(MAGIC) + KEY_LEN or not payload.startswith(MAGIC):
+        raise ProtocolError("the server's greeting is not a DERP ServerKey")
+    return payload[len(MAGIC) : len(MAGIC) + KEY_LEN]
+
+
+def _json_object(data: bytes) -> dict[str, Any]:
+    """Decode a JSON object with lower-cased names: Go matches names in any case."""
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(constant)
+
+    try:
+        value = json.loads(data.decode("utf-8", "replace"), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError("the box holds no JSON") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ProtocolError("the box holds no JSON object")
+    return {name.lower(): item for name, item in value.items()}
+
+
+def _field(values: dict[str, Any], name: str, kind: type, default: Any) -> Any:
+    """One field of the wanted JSON type; ``null`` and absent are the default, as in Go."""
+    value = values.get(name)
+    if value is None:
+        return default
+    if type(value) is not kind:
+        raise ProtocolError(f"field {name!r} of the client info is no {kind.__name__}")
+    return value
+
+
+def _mesh_key(values: dict[str, Any]) -> bytes | None:
+    if "meshkey" not in values:
+        return None
+    text = values["meshkey"]
+    try:
+        if not isinstance(text, str) or len(text) != _MESH_KEY_HEX_LEN:
+            raise ValueError
+        key = unhexlify(text)
+    except (ValueError, HexError) as error:
+        raise ProtocolError("invalid mesh key in the client info: not 64 hex digits") from error
+    return None if key == _ZERO_KEY else key
+
+
+def parse_client_info_json(data: bytes) -> ClientInfo:
+    """
+    Read ClientInfo's JSON: names in any case, unknown ones ignored, ``{}`` is fine.
+
+    :raises ProtocolError: for bad JSON, wrong types, or a mesh key that is present but not 64
+        hex digits (a well-formed wrong one is no error: that client is just no mesh peer).
+    """
+    values = _json_object(data)
+    return ClientInfo(
+        mesh_key=_mesh_key(values),
+        version=_field(values, "version", int, 0),
+        can_ack_pings=_field(values, "canackpings", bool, False),
+        is_prober=_field(values, "isprober", bool, False),
+        app_name=_field(values, "appname", str, ""),
+    )
+
+
+def split_client_info(payload: bytes) -> tuple[bytes, bytes]:
+    """
+    Cut ClientInfo's payload into ``(client key, sealed box)``.
+
+    :raises ProtocolError: if it is too short to hold both.
+    """
+    if len(payload) < MIN_CLIENT_INFO:
+        raise ProtocolError(f"client info of {len(payload)} bytes; at least {MIN_CLIENT_INFO}")
+    return payload[:KEY_LEN], payload[KEY_LEN:]
+
+
+def client_info_json(info: ClientInfo) -> bytes:
+    """Write ClientInfo's JSON as stock clients do, absent fields omitted."""
+    values: dict[str, Any] = {}
+    if info.mesh_key:
+        values["meshKey"] = info.mesh_key.hex()
+    if info.version:
+        values["version"] = info.version
+    values["CanAckPings"] = info.can_ack_pings
+    if info.is_prober:
+        values["IsProber"] = True
+    if info.app_name:
+        values["AppName"] = info.app_name
+    return json.dumps(values, separators=(",", ":")).encode()
+
+
+def encode_client_info(
+    client_public: bytes, shared: bytes, nonce: bytes, info: ClientInfo
+) -> bytes:
+    """Encode the ClientInfo frame."""
+    box = seal(shared, nonce, client_info_json(info))
+    return encode_frame(FrameType.CLIENT_INFO, client_public + box)
+
+
+def encode_server_info(shared: bytes, nonce: bytes, info: ServerInfo = ServerInfo()) -> bytes:
+    """Encode the ServerInfo frame; zero fields are omitted."""
+    values = {
+        "version": info.version,
+        "TokenBucketBytesPerSecond": info.bytes_per_second,
+        "TokenBucketBytesBurst": info.burst_bytes,
+    }
+    text = json.dumps({name: v for name, v in values.items() if v}, separators=(",", ":"))
+    return encode_frame(FrameType.SERVER_INFO, seal(shared, nonce, text.encode()))
+
+
+def open_server_info(shared: bytes, sealed: bytes) -> ServerInfo:
+    """
+    Open ServerInfo's payload.
+
+    :raises ProtocolError: if the box does not open or holds no such JSON; a client then gives
+        the connection up.
+    """
+    if len(sealed) > NONCE_LEN + MAX_INFO_JSON:
+        raise ProtocolError(f"server info of {len(sealed)} bytes")
+    values = _json_object(open_box(shared, sealed))
+    return ServerInfo(
+        version=_field(values, "version", int, 0),
+        bytes_per_second=_field(values, "tokenbucketbytespersecond", int, 0),
+        burst_bytes=_field(values, "tokenbucketbytesburst", int, 0),
+    )
