@@ -46,6 +46,8 @@ MAX_INFO_JSON = 1 << 20
 """Longest ServerInfo JSON a client opens."""
 _MESH_KEY_HEX_LEN = 64
 _ZERO_KEY = bytes(KEY_LEN)
+_INT64 = 1 << 63
+"""Go reads JSON numbers into 64-bit integers and refuses larger ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,10 @@ def shared_key(private: bytes, public: bytes) -> bytes:
 
     :raises ProtocolError: if the remote's key is zero or of low order, to which no box can be
         sealed (the reference panics there).
+    :raises ValueError: if our own key is zero.
     """
+    if private == _ZERO_KEY:
+        raise ValueError("our own private key is all zero")
     if public == _ZERO_KEY:
         raise ProtocolError("the remote key is all zero")
     try:
@@ -102,6 +107,8 @@ def open_box(shared: bytes, sealed: bytes) -> bytes:
 
 def encode_server_key(server_public: bytes) -> bytes:
     """Encode the greeting frame."""
+    if len(server_public) != KEY_LEN:
+        raise ValueError(f"a node key has {KEY_LEN} bytes, not {len(server_public)}")
     return encode_frame(FrameType.SERVER_KEY, MAGIC + server_public)
 
 
@@ -138,8 +145,11 @@ def _field(values: dict[str, Any], name: str, kind: type, default: Any) -> Any:
     value = values.get(name)
     if value is None:
         return default
-    if type(value) is not kind:
-        raise ProtocolError(f"field {name!r} of the client info is no {kind.__name__}")
+    if type(value) is not kind or (isinstance(value, int) and not -_INT64 <= value < _INT64):
+        raise ProtocolError(f"field {name!r} of the login JSON is no {kind.__name__}")
+    if isinstance(value, str):
+        # Lone surrogates can be escaped in JSON but never printed; Go reads them as U+FFFD.
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return value
 
 
@@ -187,7 +197,7 @@ def split_client_info(payload: bytes) -> tuple[bytes, bytes]:
 def client_info_json(info: ClientInfo) -> bytes:
     """Write ClientInfo's JSON as stock clients do, absent fields omitted."""
     values: dict[str, Any] = {}
-    if info.mesh_key:
+    if info.mesh_key and info.mesh_key != _ZERO_KEY:
         values["meshKey"] = info.mesh_key.hex()
     if info.version:
         values["version"] = info.version
