@@ -9,6 +9,7 @@ pays one in-place addition per run of packets. Names follow derper's variables (
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable
 from enum import IntEnum
 from itertools import accumulate
 
@@ -95,8 +96,10 @@ class Stats:
         self.logins_refused = 0
         self.protocol_errors = 0
         self.login_timeouts = 0
-        self.average_queue_duration_ms = 0.0
-        """Moving average (alpha 0.1) of the time packets spent in an outbox."""
+        self.drop_listener: Callable[[DropReason, bytes, bytes], None] | None = None
+        """Told of each drop with source and destination (``TS_DEBUG_VERBOSE_DROPS``)."""
+        self._queue_average_ms = 0.0
+        self._queue_average_at = 0
         self.buffered_write_frames = Histogram(
             0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20, 25, 50, 100
         )
@@ -105,10 +108,30 @@ class Stats:
         self.tcp_rtt: dict[str, int] = {}
         """Non-cumulative counts by label: ``10ms`` … ``inf``, ``non-tcp``, ``error``."""
 
-    def drop(self, reason: DropReason, kind: PacketKind, size: int, count: int = 1) -> None:
-        """Count ``count`` lost packets of together ``size`` data bytes."""
-        self.packets_dropped[kind][reason] += count
+    def drop(
+        self, reason: DropReason, kind: PacketKind, size: int, source: bytes, destination: bytes
+    ) -> None:
+        """Count one lost packet of ``size`` data bytes."""
+        self.packets_dropped[kind][reason] += 1
         self.bytes_dropped[kind][reason] += size
+        if self.drop_listener is not None:
+            self.drop_listener(reason, source, destination)
+
+    def note_queued_for(self, seconds: float) -> None:
+        """
+        A packet left an outbox after this long: enter it into the moving average.
+
+        Packets that never waited count as 0 ms. They are caught up with here, and when the
+        average is read, so that the packet path does not pay for them.
+        """
+        self._queue_average_ms = 0.9 * self.average_queue_duration_ms + 100.0 * seconds
+        self._queue_average_at = self.packets_sent + 1
+
+    @property
+    def average_queue_duration_ms(self) -> float:
+        """Moving average (alpha 0.1 per packet) of the time sent packets had to wait."""
+        unqueued = max(0, self.packets_sent - self._queue_average_at)
+        return self._queue_average_ms * 0.9 ** min(unqueued, 1000)
 
     @property
     def dropped(self) -> int:

@@ -54,6 +54,8 @@ KEEP_ALIVE_S = 60.0
 """A server speaks at least this often; a client calls twice this long silence death."""
 
 HEADER = Struct(">BI")
+LENGTH = Struct(">I").unpack_from
+"""Reads the payload length of the frame whose type byte stands just before."""
 
 
 class FrameType(IntEnum):
