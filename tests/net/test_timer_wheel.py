@@ -1,0 +1,73 @@
+"""Tests for :mod:`derp.net.timer_wheel`."""
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from derp.net.timer_wheel import TimerWheel
+
+
+class TimerWheelTests(SynchronousTestCase):
+    """Timers fire once, in time, and can be taken back."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1000.13)
+        self.wheel = TimerWheel(self.clock, 0.25)
+        self.fired: list[str] = []
+
+    def test_never_early_at_most_a_tick_late(self) -> None:
+        """An entry fires within one tick after its time and not before."""
+        self.wheel.schedule(2.0, lambda: self.fired.append("a"))
+        self.clock.advance(1.99)
+        self.assertEqual(self.fired, [])
+        self.clock.advance(0.26)
+        self.assertEqual(self.fired, ["a"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_order(self) -> None:
+        """Earlier entries fire first, whenever they were made."""
+        self.wheel.schedule(5, lambda: self.fired.append("late"))
+        self.wheel.schedule(1, lambda: self.fired.append("early"))
+        self.clock.advance(10)
+        self.assertEqual(self.fired, ["early", "late"])
+
+    def test_one_delayed_call(self) -> None:
+        """However many entries there are, the reactor holds one call."""
+        for delay in range(100):
+            self.wheel.schedule(delay, lambda: None)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+
+    def test_cancel(self) -> None:
+        """A cancelled entry does not fire, and says that it is not active."""
+        entry = self.wheel.schedule(1, lambda: self.fired.append("a"))
+        self.assertTrue(entry.active)
+        entry.cancel()
+        self.assertFalse(entry.active)
+        self.clock.advance(2)
+        self.assertEqual(self.fired, [])
+
+    def test_reschedule_from_within(self) -> None:
+        """A call may schedule the next one (a keepalive does)."""
+
+        def again() -> None:
+            self.fired.append("x")
+            self.wheel.schedule(1, again)
+
+        self.wheel.schedule(1, again)
+        self.clock.pump([0.5] * 10)
+        self.assertIn(len(self.fired), (4, 5))
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+
+    def test_a_failing_call_is_logged_and_alone(self) -> None:
+        """One that raises does not take the others of its tick along."""
+        self.wheel.schedule(1, lambda: 1 // 0)  # type: ignore[arg-type, return-value]
+        self.wheel.schedule(1, lambda: self.fired.append("b"))
+        self.clock.advance(2)
+        self.assertEqual(self.fired, ["b"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_stop(self) -> None:
+        """A stopped wheel leaves nothing behind in the reactor."""
+        self.wheel.schedule(1, lambda: self.fired.append("a"))
+        self.wheel.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
