@@ -215,7 +215,8 @@ class FrameDecoder:
     """
 
     def __init__(self, max_payload: int = MAX_CLIENT_FRAME) -> None:
-        self._max_payload = max_payload
+        self.max_payload = max_payload
+        """May change between two frames: a greeting must be shorter than what follows it."""
         self._held = bytearray()
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -230,10 +231,10 @@ class FrameDecoder:
         try:
             while len(held) - start >= HEADER_LEN:
                 frame_type, length = HEADER.unpack_from(held, start)
-                if length > self._max_payload:
+                if length > self.max_payload:
                     raise ProtocolError(
                         f"frame 0x{frame_type:02x} of {length} bytes; at most"
-                        f" {self._max_payload} are allowed"
+                        f" {self.max_payload} are allowed"
                     )
                 end = start + HEADER_LEN + length
                 if len(held) < end:

@@ -37,6 +37,7 @@ from derp.wire.frames import (
     FrameType,
     encode_frame,
 )
+from derp.wire.go_json import Fields, field, parse_object
 
 MAGIC = b"DERP\xf0\x9f\x94\x91"
 """Opens ServerKey: "DERP" and U+1F511."""
@@ -46,8 +47,8 @@ MAX_INFO_JSON = 1 << 20
 """Longest ServerInfo JSON a client opens."""
 _MESH_KEY_HEX_LEN = 64
 _ZERO_KEY = bytes(KEY_LEN)
-_INT64 = 1 << 63
-"""Go reads JSON numbers into 64-bit integers and refuses larger ones."""
+_CLIENT_INFO = "the client info"
+_SERVER_INFO = "the server info"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,37 +124,7 @@ def parse_server_key(payload: bytes) -> bytes:
     return payload[len(MAGIC) : len(MAGIC) + KEY_LEN]
 
 
-def _json_object(data: bytes) -> dict[str, Any]:
-    """Decode a JSON object with lower-cased names: Go matches names in any case."""
-
-    def refuse(constant: str) -> Any:
-        raise ValueError(constant)
-
-    try:
-        value = json.loads(data.decode("utf-8", "replace"), parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise ProtocolError("the box holds no JSON") from error
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise ProtocolError("the box holds no JSON object")
-    return {name.lower(): item for name, item in value.items()}
-
-
-def _field(values: dict[str, Any], name: str, kind: type, default: Any) -> Any:
-    """One field of the wanted JSON type; ``null`` and absent are the default, as in Go."""
-    value = values.get(name)
-    if value is None:
-        return default
-    if type(value) is not kind or (isinstance(value, int) and not -_INT64 <= value < _INT64):
-        raise ProtocolError(f"field {name!r} of the login JSON is no {kind.__name__}")
-    if isinstance(value, str):
-        # Lone surrogates can be escaped in JSON but never printed; Go reads them as U+FFFD.
-        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return value
-
-
-def _mesh_key(values: dict[str, Any]) -> bytes | None:
+def _mesh_key(values: Fields) -> bytes | None:
     if "meshkey" not in values:
         return None
     text = values["meshkey"]
@@ -173,13 +144,13 @@ def parse_client_info_json(data: bytes) -> ClientInfo:
     :raises ProtocolError: for bad JSON, wrong types, or a mesh key that is present but not 64
         hex digits (a well-formed wrong one is no error: that client is just no mesh peer).
     """
-    values = _json_object(data)
+    values = parse_object(data, _CLIENT_INFO)
     return ClientInfo(
         mesh_key=_mesh_key(values),
-        version=_field(values, "version", int, 0),
-        can_ack_pings=_field(values, "canackpings", bool, False),
-        is_prober=_field(values, "isprober", bool, False),
-        app_name=_field(values, "appname", str, ""),
+        version=field(values, "version", 0, _CLIENT_INFO),
+        can_ack_pings=field(values, "canackpings", False, _CLIENT_INFO),
+        is_prober=field(values, "isprober", False, _CLIENT_INFO),
+        app_name=field(values, "appname", "", _CLIENT_INFO),
     )
 
 
@@ -237,9 +208,9 @@ def open_server_info(shared: bytes, sealed: bytes) -> ServerInfo:
     """
     if len(sealed) > NONCE_LEN + MAX_INFO_JSON:
         raise ProtocolError(f"server info of {len(sealed)} bytes")
-    values = _json_object(open_box(shared, sealed))
+    values = parse_object(open_box(shared, sealed), _SERVER_INFO)
     return ServerInfo(
-        version=_field(values, "version", int, 0),
-        bytes_per_second=_field(values, "tokenbucketbytespersecond", int, 0),
-        burst_bytes=_field(values, "tokenbucketbytesburst", int, 0),
+        version=field(values, "version", 0, _SERVER_INFO),
+        bytes_per_second=field(values, "tokenbucketbytespersecond", 0, _SERVER_INFO),
+        burst_bytes=field(values, "tokenbucketbytesburst", 0, _SERVER_INFO),
     )
