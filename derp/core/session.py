@@ -172,6 +172,11 @@ class Session:
             raise ProtocolError(f"{happened.name} while {self.state.name}")
         self.state = state
 
+    @property
+    def mid_frame(self) -> bool:
+        """Whether a frame's header has come and its payload has not, or not all of it."""
+        return self._skip > 0 or self.wanted > HEADER_LEN
+
     # -- bytes in --------------------------------------------------------------------------
 
     def receive(self, buf: bytearray, view: memoryview, end: int) -> int:
