@@ -106,12 +106,10 @@ def _check_start(data: _Bytes, record_len: int) -> int:
         raise ProtocolError("not a TLS ClientHello: the first record is no handshake record")
     if data[5] != _CLIENT_HELLO:
         raise ProtocolError(f"not a TLS ClientHello: handshake message of type {data[5]}")
-    length = data[6] << 16 | data[7] << 8 | data[8]
-    if length > MAX_HELLO_LEN:
-        raise ProtocolError(f"ClientHello of {length} bytes; at most {MAX_HELLO_LEN} are read")
     if record_len > _MAX_FRAGMENT_LEN:
         raise ProtocolError("TLS record longer than 16384 bytes")
-    return length
+    # A hello over MAX_HELLO_LEN ends behind this record, so _parse_split is who refuses it.
+    return data[6] << 16 | data[7] << 8 | data[8]
 
 
 def _parse_split(data: _Bytes) -> ClientHello | None:

@@ -87,6 +87,10 @@ class ServerContextTests(SynchronousTestCase):
         error = self.assertRaises(ssl.SSLError, shake_hands, context_of(rsa_leaf), client)
         self.assertIn("HANDSHAKE_FAILURE", str(error.reason))
 
+    def test_no_renegotiation(self) -> None:
+        """A client cannot have the costly part of a handshake again and again."""
+        self.assertTrue(context_of().options & ssl.OP_NO_RENEGOTIATION)
+
     def test_alpn(self) -> None:
         """HTTP/1.1 is agreed to whenever it is offered, and never made up."""
         context = context_of()

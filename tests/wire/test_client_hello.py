@@ -203,11 +203,14 @@ class HandMadeHelloTests(SynchronousTestCase):
         """Versions and groups are whole 16-bit numbers, at least one."""
         for bad in (b"", b"\x00", b"\x01\x03", b"\x03\x03\x04\x03", b"\x04\x03\x04"):
             self.refuse(records(message(extension(43, bad))))
+        self.refuse(records(message(extension(43, b"\x02\x03\x04\x00"))))
         self.refuse(records(message(extension(10, b"\x00\x00"))))
 
     def test_lengths_do_not_add_up(self) -> None:
         """The extension block ends exactly where the message ends."""
         good = message(SUPPORTED_VERSIONS)[4:]
+        overrun = good.replace(SUPPORTED_VERSIONS[:4], b"\x00\x15\x00\x07")
+        self.refuse(records(message(body=overrun)) + bytes(20))
         self.refuse(records(message(body=good + b"\x00")))
         self.refuse(records(message(body=good[:-1])))
         self.refuse(records(message(body=good[:20])))
@@ -222,6 +225,7 @@ class HandMadeHelloTests(SynchronousTestCase):
         for start in (b"G", b"GET / HTTP/1.1", b"DERP", b"\x80\x2e\x01", b"\x00"):
             self.refuse(start)
         self.refuse(b"\x16\x02")
+        self.refuse(b"\x16\x02" + REAL[2:])
         self.refuse(b"\x16\x03\x01\x00\x05\x02")
         self.refuse(b"\x17\x03\x01")
 
