@@ -55,14 +55,14 @@ class Config:
 
     dev: bool = False
     host: str = ""
-    """Host part of ``-a``; empty means every address, IPv4 and IPv6."""
+    """Host part of ``-a`` as an IP; empty means every address, IPv4 and IPv6."""
     port: int = 443
     """Port part of ``-a``."""
     http_port: int = 80
     """Plain HTTP beside TLS; negative is off."""
     stun_port: int = 3478
     key_file: str = ""
-    """``-c``; empty only with ``dev``."""
+    """``-c`` or its default; empty with ``dev`` and only then."""
     certmode: CertMode = CertMode.LETSENCRYPT
     certdir: str = ""
     hostname: str = "derp.tailscale.com"
@@ -85,5 +85,7 @@ class Config:
     """How long a client other than a mesh peer may accept no byte; 0 is for ever."""
     ace: bool = False
     metrics_addr: str = ""
-    """``host:port`` for ``/metrics`` and ``/healthz``; empty is off."""
+    """``ip:port``, ``[ipv6]:port`` or ``:port`` for ``/metrics`` and ``/healthz``; empty is off."""
     knobs: DebugKnobs = field(default_factory=DebugKnobs)
+    notices: tuple[str, ...] = ()
+    """Sentences to log at the start: what was given and has no effect, or was chosen for lack."""

@@ -1,0 +1,231 @@
+"""
+From flags and environment to one :class:`derp.config.Config`, or one sentence that says why not.
+
+A value is checked here if that needs nothing but the value, another flag or the environment;
+key file and certificates are read where they are used. A flag whose feature does not exist yet
+is refused, so that nobody believes to be protected by it. Where derper lets one flag override
+another in silence, a notice says so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Final
+
+from derp.addresses import Resolve, check_port, parse_listen_address, resolve_host
+from derp.config import CertMode, Config
+from derp.durations import format_duration
+from derp.environment import read_knobs
+from derp.errors import ConfigError
+from derp.flags import FLAGS
+from derp.goflag import FlagValues, Value
+from derp.mesh_key_file import find_mesh_key
+from derp.net.key_file import key_path
+
+DEV_PORT: Final = 3340
+TLS_PORT: Final = 443
+
+MAX_KEEPALIVE_TIME: Final = 32767.0
+"""Seconds; largest ``TCP_KEEPIDLE`` (Linux ``MAX_TCP_KEEPIDLE``)."""
+MAX_USER_TIMEOUT: Final = ((1 << 31) - 1) / 1000
+"""Seconds; ``TCP_USER_TIMEOUT`` is a C ``int`` of milliseconds."""
+
+_MANUAL: Final = "use --certmode manual"
+_MESH_FILE: Final = "use --mesh-psk-file"
+_UNPROTECTED: Final = "without it, whoever finds this relay may use it"
+_LEAVE_OUT: Final = "leave it out"
+
+NOT_BUILT: Final[dict[str, str]] = {
+    "acme-eab-kid": _MANUAL,
+    "acme-eab-key": _MANUAL,
+    "acme-email": _MANUAL,
+    "acme-ip-certs": f"{_MANUAL} with the IP as --hostname",
+    "mesh-with": _LEAVE_OUT,
+    "secrets-url": _MESH_FILE,
+    "secrets-path-prefix": _MESH_FILE,
+    "secrets-cache-dir": _MESH_FILE,
+    "verify-clients": _UNPROTECTED,
+    "verify-client-url": _UNPROTECTED,
+    "verify-client-url-fail-open": _LEAVE_OUT,
+    "socket": _LEAVE_OUT,
+    "accept-connection-limit": _LEAVE_OUT,
+    "accept-connection-burst": _LEAVE_OUT,
+    "rate-config": _LEAVE_OUT,
+}
+"""Flags of derper that are refused unless they have their default, and what to do instead."""
+
+
+def config_from_flags(
+    given: Mapping[str, Value],
+    environ: Mapping[str, str],
+    *,
+    is_root: bool | None = None,
+    resolve: Resolve = resolve_host,
+) -> Config:
+    """
+    Make the configuration of a relay. Reads the mesh key file and no other.
+
+    :param given: the flags of the command line by name, without those left at their default.
+    :param environ: the process environment.
+    :param is_root: whether root's default key file may be used; ``None`` asks the system.
+    :param resolve: looks a host name up.
+    :raises ConfigError: one sentence naming the flag, variable or file, and the cure.
+    """
+    flags = FlagValues(FLAGS, given)
+    _refuse_not_built(flags)
+    knobs, skipped = read_knobs(environ)
+    dev = flags.bool("dev")
+    host, port = ("", DEV_PORT) if dev else parse_listen_address("-a", flags.text("a"), resolve)
+    certmode = _certmode(flags)
+    certdir = flags.text("certdir") if flags.given("certdir") else default_certdir(environ)
+    tls = _tls(flags, port, certmode)
+    if tls:
+        _check_tls(flags, port, certmode, certdir)
+    mesh_key, mesh_notices = find_mesh_key(flags, environ)
+    return Config(
+        dev=dev,
+        host=host,
+        port=port,
+        http_port=_http_port(flags),
+        stun_port=check_port("--stun-port", flags.int("stun-port")),
+        key_file="" if dev else _key_file(flags, is_root),
+        certmode=certmode,
+        certdir=certdir,
+        hostname=flags.text("hostname"),
+        tls=tls,
+        stun=flags.bool("stun"),
+        derp=flags.bool("derp"),
+        home=_home(flags),
+        bootstrap_dns_names=_names(flags, "bootstrap-dns-names"),
+        unpublished_bootstrap_dns_names=_names(flags, "unpublished-bootstrap-dns-names"),
+        mesh_key=mesh_key,
+        tcp_keepalive_time=_duration(flags, "tcp-keepalive-time", MAX_KEEPALIVE_TIME),
+        tcp_user_timeout=_duration(flags, "tcp-user-timeout", MAX_USER_TIMEOUT, least=0.0),
+        tcp_write_timeout=_duration(flags, "tcp-write-timeout", MAX_USER_TIMEOUT, least=0.0),
+        ace=flags.bool("ace"),
+        metrics_addr=_metrics_addr(flags, resolve),
+        knobs=knobs,
+        notices=(*_notices(flags, tls), *mesh_notices, *skipped),
+    )
+
+
+def default_certdir(environ: Mapping[str, str]) -> str:
+    """Where derper keeps certificates; empty if the environment names no home."""
+    cache = environ.get("XDG_CACHE_HOME", "")
+    if not cache and environ.get("HOME"):
+        cache = os.path.join(environ["HOME"], ".cache")
+    return os.path.join(cache, "tailscale", "derper-certs") if os.path.isabs(cache) else ""
+
+
+def _refuse_not_built(flags: FlagValues) -> None:
+    for name, cure in NOT_BUILT.items():
+        if not flags.is_default(name):
+            raise ConfigError(f"--{name} is not built yet: {cure}")
+
+
+def _certmode(flags: FlagValues) -> CertMode:
+    text = flags.text("certmode")
+    try:
+        return CertMode(text)
+    except ValueError:
+        modes = ", ".join(CertMode)
+        raise ConfigError(f'--certmode: there is no mode "{text}": use one of {modes}') from None
+
+
+def _tls(flags: FlagValues, port: int, certmode: CertMode) -> bool:
+    """Whether the main port speaks TLS: derper's rule, or ``--tls``."""
+    forced = port == TLS_PORT or certmode is CertMode.MANUAL
+    if forced and flags.given("tls") and not flags.bool("tls"):
+        cause = "port 443 in -a" if port == TLS_PORT else "--certmode manual"
+        raise ConfigError(f"--tls=false contradicts {cause}, which asks for TLS: drop one of them")
+    return forced or flags.bool("tls")
+
+
+def _check_tls(flags: FlagValues, port: int, certmode: CertMode, certdir: str) -> None:
+    """What TLS needs of the other flags."""
+    if certmode is not CertMode.MANUAL:
+        default = "" if flags.given("certmode") else " (the default)"
+        raise ConfigError(
+            f"--certmode {certmode}{default} is not built yet: use --certmode manual with "
+            "<hostname>.crt and <hostname>.key in --certdir, or with an IP as --hostname for a "
+            "certificate of its own making; or try the relay out with --dev"
+        )
+    if not certdir:
+        raise ConfigError(
+            "--certdir is empty and neither XDG_CACHE_HOME nor HOME names a default: "
+            "name the directory of certificates with --certdir <path>"
+        )
+    if not flags.text("hostname"):
+        raise ConfigError("--hostname is empty: give the name or IP that clients dial")
+    if port and flags.int("http-port") == port:
+        raise ConfigError(
+            f"--http-port {port} is the port of -a already: give another one, or -1 for none"
+        )
+
+
+def _http_port(flags: FlagValues) -> int:
+    port = flags.int("http-port")
+    return -1 if port < 0 else check_port("--http-port", port)
+
+
+def _key_file(flags: FlagValues, is_root: bool | None) -> str:
+    return key_path(flags.text("c"), is_root=os.getuid() == 0 if is_root is None else is_root)
+
+
+def _home(flags: FlagValues) -> str:
+    home = flags.text("home")
+    if home in ("", "blank") or home.startswith(("http://", "https://")):
+        return home
+    raise ConfigError(
+        f'--home: unknown value "{home}": leave it out, or give blank or a URL to redirect to '
+        "(http:// or https://)"
+    )
+
+
+def _names(flags: FlagValues, name: str) -> tuple[str, ...]:
+    return tuple(item for part in flags.text(name).split(",") if (item := part.strip()))
+
+
+def _duration(flags: FlagValues, name: str, most: float, *, least: float | None = None) -> float:
+    """A duration that the system can be told."""
+    seconds = flags.float(name)
+    if seconds > most:
+        raise ConfigError(
+            f"--{name}: {format_duration(seconds)} is too long: "
+            f"give at most {format_duration(most)}"
+        )
+    if least is not None and seconds < least:
+        raise ConfigError(
+            f"--{name}: {format_duration(seconds)} is negative: give a duration, or 0 for none"
+        )
+    return seconds
+
+
+def _metrics_addr(flags: FlagValues, resolve: Resolve) -> str:
+    text = flags.text("metrics-addr")
+    if not text:
+        return ""
+    host, port = parse_listen_address("--metrics-addr", text, resolve)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _notices(flags: FlagValues, tls: bool) -> list[str]:
+    """Say which of the given flags change nothing, as in derper, and which file was chosen."""
+    notices = []
+    if flags.bool("dev"):
+        if flags.given("a"):
+            notices.append(f"--dev listens on port {DEV_PORT}: -a has no effect")
+        if flags.given("c"):
+            notices.append("--dev makes a key that is forgotten at the end: -c has no effect")
+    elif not flags.text("c"):
+        notices.append(f"no -c given: the key file is {key_path('', is_root=True)}")
+    if not tls:
+        notices += [
+            f"--{name} has no effect on plain HTTP: TLS is asked for with --tls or port 443"
+            for name in ("certmode", "certdir", "http-port")
+            if flags.given(name)
+        ]
+    if not flags.bool("stun") and flags.given("stun-port"):
+        notices.append("--stun-port has no effect with --stun=false")
+    return notices

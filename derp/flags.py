@@ -1,0 +1,211 @@
+"""
+Every flag of the relay, by task: derper's own under their own names, then ours.
+
+The table is what the parser (:mod:`derp.goflag`), ``--help`` and shell completion read; what a
+value means is decided in :mod:`derp.command_line`. A default that depends on the environment
+is empty here and described in ``default_text``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from derp.config import NO_BURST_LIMIT
+from derp.goflag import Flag, Kind
+
+LISTENING: Final = (
+    Flag(
+        "dev",
+        Kind.BOOL,
+        False,
+        "Try the relay out: plain HTTP on port 3340, a key that is forgotten at the end, no file "
+        "read or written, no privilege needed. The mesh key comes from TAILSCALE_DERPER_MESH_KEY.",
+    ),
+    Flag("a", Kind.STRING, ":443", "Address to listen on: :port, ip:port or [ipv6]:port."),
+    Flag(
+        "tls",
+        Kind.BOOL,
+        False,
+        "Speak TLS whatever the port is. Without it only port 443 and --certmode manual do.",
+    ),
+    Flag("http-port", Kind.INT, 80, "Port for plain HTTP beside TLS, on the same IP; -1 is off."),
+    Flag("stun", Kind.BOOL, True, "Answer STUN."),
+    Flag("stun-port", Kind.INT, 3478, "UDP port for STUN, on the same IP as -a."),
+    Flag(
+        "derp",
+        Kind.BOOL,
+        True,
+        "Relay. When false, /derp answers 404 and everything else works: for a server that is "
+        "being retired.",
+    ),
+)
+
+IDENTITY: Final = (
+    Flag(
+        "c",
+        Kind.STRING,
+        "",
+        "File of the relay's key; made if it is missing.",
+        "/var/lib/derper/derper.key for root, none for others",
+    ),
+    Flag(
+        "hostname",
+        Kind.STRING,
+        "derp.tailscale.com",
+        "Name in the certificate. May be an IP address with --certmode manual, which then makes "
+        "a certificate and prints the pin for clients.",
+    ),
+    Flag(
+        "certmode",
+        Kind.STRING,
+        "letsencrypt",
+        "Where certificates come from: manual, letsencrypt or gcp. Only manual is built so far.",
+    ),
+    Flag(
+        "certdir",
+        Kind.STRING,
+        "",
+        "Directory of certificates: <hostname>.crt and <hostname>.key with --certmode manual.",
+        "$XDG_CACHE_HOME/tailscale/derper-certs, else $HOME/.cache/tailscale/derper-certs",
+    ),
+    Flag("acme-eab-kid", Kind.STRING, "", "Key id of the ACME external account. Not built yet."),
+    Flag("acme-eab-key", Kind.STRING, "", "HMAC key of the ACME external account. Not built yet."),
+    Flag("acme-email", Kind.STRING, "", "Contact of the ACME account. Not built yet."),
+    Flag(
+        "acme-ip-certs",
+        Kind.BOOL,
+        False,
+        "Get certificates for our own IP addresses. Not built yet.",
+    ),
+)
+
+PAGES: Final = (
+    Flag(
+        "home",
+        Kind.STRING,
+        "",
+        "What / shows: nothing given is a short page about the relay, blank is an empty page, "
+        "a URL (http:// or https://) is redirected to.",
+    ),
+    Flag(
+        "bootstrap-dns-names",
+        Kind.STRING,
+        "",
+        "Host names, comma-separated, whose addresses /bootstrap-dns tells everybody.",
+    ),
+    Flag(
+        "unpublished-bootstrap-dns-names",
+        Kind.STRING,
+        "",
+        "Host names, comma-separated, told only to who asks for one by name. name/txtname: "
+        "the TXT record txtname holds the percentage (0 to 100) of clients that get it.",
+    ),
+    Flag(
+        "metrics-addr",
+        Kind.STRING,
+        "",
+        "Address (host:port) for /metrics and /healthz, open to whoever reaches it; empty is off.",
+    ),
+    Flag("ace", Kind.BOOL, False, "Forward CONNECT requests to Tailscale's control servers."),
+)
+
+MESH: Final = (
+    Flag(
+        "mesh-psk-file",
+        Kind.STRING,
+        "",
+        "File with the key shared by the relays of a mesh: 64 hex digits.",
+        "the first of /home/derp/keys/derp-mesh.key and $HOME/keys/derp-mesh.key that exists",
+    ),
+    Flag("mesh-with", Kind.STRING, "", "Relays to mesh with. Not built yet."),
+    Flag("secrets-url", Kind.STRING, "", "setec server that holds the mesh key. Not built yet."),
+    Flag(
+        "secrets-path-prefix",
+        Kind.STRING,
+        "prod/derp",
+        "Prefix of the mesh key's name in setec. Not built yet.",
+    ),
+    Flag(
+        "secrets-cache-dir",
+        Kind.STRING,
+        "",
+        "File that caches setec secrets. Not built yet.",
+        "$HOME/.cache/derper-secrets",
+    ),
+)
+
+ADMISSION: Final = (
+    Flag(
+        "verify-clients",
+        Kind.BOOL,
+        False,
+        "Admit only clients the local tailscaled knows. Not built yet.",
+    ),
+    Flag(
+        "verify-client-url",
+        Kind.STRING,
+        "",
+        "Admit only clients this URL agrees to. Not built yet.",
+    ),
+    Flag(
+        "verify-client-url-fail-open",
+        Kind.BOOL,
+        True,
+        "Admit everybody while --verify-client-url cannot be reached. Not built yet.",
+    ),
+    Flag("socket", Kind.STRING, "", "Socket of the local tailscaled. Not built yet."),
+)
+
+LIMITS: Final = (
+    Flag(
+        "accept-connection-limit",
+        Kind.FLOAT,
+        math.inf,
+        "New connections per second. Not built yet.",
+        "+Inf",
+    ),
+    Flag(
+        "accept-connection-burst",
+        Kind.INT,
+        NO_BURST_LIMIT,
+        "New connections at once. Not built yet.",
+    ),
+    Flag("rate-config", Kind.STRING, "", "JSON file of rate limits. Not built yet."),
+    Flag(
+        "tcp-keepalive-time",
+        Kind.DURATION,
+        600.0,
+        "Idle time before the first TCP keepalive probe; 0 is 15s, negative is off.",
+    ),
+    Flag(
+        "tcp-user-timeout",
+        Kind.DURATION,
+        15.0,
+        "How long sent data may stay unacknowledged "
+        "before the connection is cut; 0 leaves it to the kernel.",
+    ),
+    Flag(
+        "tcp-write-timeout",
+        Kind.DURATION,
+        2.0,
+        "How long a client may accept nothing of what "
+        "is sent to it before it is cut; 0 is for ever. Mesh peers have more.",
+    ),
+)
+
+OTHER: Final = (Flag("version", Kind.BOOL, False, "Print the version and exit."),)
+
+GROUPS: Final[tuple[tuple[str, tuple[Flag, ...]], ...]] = (
+    ("Listening", LISTENING),
+    ("Identity and certificates", IDENTITY),
+    ("Pages", PAGES),
+    ("Mesh", MESH),
+    ("Who may use the relay", ADMISSION),
+    ("Limits", LIMITS),
+    ("Other", OTHER),
+)
+"""Heading and flags, in the order of ``--help``."""
+
+FLAGS: Final[tuple[Flag, ...]] = tuple(flag for _, group in GROUPS for flag in group)
+"""Every flag once."""

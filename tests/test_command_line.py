@@ -1,0 +1,266 @@
+"""Tests for :mod:`derp.command_line`: whole command lines to whole configurations."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from derp.command_line import NOT_BUILT, config_from_flags, default_certdir
+from derp.config import CertMode, Config
+from derp.errors import ConfigError
+from derp.flags import FLAGS, GROUPS
+from derp.goflag import Flag, Kind, parse_flags
+
+ENVIRON = {"HOME": "/nonexistent/home"}
+CERTDIR = "/nonexistent/home/.cache/tailscale/derper-certs"
+MESH_KEY = "0123456789abcdef" * 4
+NAMED = {"localhost": "127.0.0.1"}
+
+
+def configure(line: str, environ: dict[str, str] = ENVIRON, *, is_root: bool = True) -> Config:
+    """What a command line means, split at blanks; no network, no real user."""
+    given_flags = parse_flags(FLAGS, line.split()).given
+    return config_from_flags(given_flags, environ, is_root=is_root, resolve=NAMED.__getitem__)
+
+
+PLAIN = Config(
+    port=80,
+    key_file="/var/lib/derper/derper.key",
+    certdir=CERTDIR,
+    tls=False,
+    notices=("no -c given: the key file is /var/lib/derper/derper.key",),
+)
+MANUAL = replace(PLAIN, port=443, certmode=CertMode.MANUAL, tls=True)
+DEV = replace(PLAIN, dev=True, port=3340, key_file="", notices=())
+NO_TLS = "has no effect on plain HTTP: TLS is asked for with --tls or port 443"
+
+WHOLE: dict[str, Config] = {
+    "-a :80": PLAIN,
+    "--certmode manual": MANUAL,
+    "-certmode=manual -a [::1]:8443": replace(MANUAL, host="::1", port=8443),
+    "--certmode manual -a :https": MANUAL,
+    "--certmode manual --tls -a localhost:0": replace(MANUAL, host="127.0.0.1", port=0),
+    "--certmode manual --http-port -1": replace(MANUAL, http_port=-1),
+    "--certmode manual --http-port -7": replace(MANUAL, http_port=-1),
+    "--certmode manual --hostname 192.0.2.7 --certdir /c": replace(
+        MANUAL, hostname="192.0.2.7", certdir="/c"
+    ),
+    "-a 192.0.2.7:8080 -c /k": replace(
+        PLAIN, host="192.0.2.7", port=8080, key_file="/k", notices=()
+    ),
+    "-a :80 --tls=false": PLAIN,
+    "--dev": DEV,
+    "-dev=true -a 192.0.2.7:443 -c /k": replace(
+        DEV,
+        notices=(
+            "--dev listens on port 3340: -a has no effect",
+            "--dev makes a key that is forgotten at the end: -c has no effect",
+        ),
+    ),
+    "--dev --certmode manual": replace(DEV, certmode=CertMode.MANUAL, tls=True),
+    "--dev --certmode letsencrypt --http-port 81 --certdir /c": replace(
+        DEV,
+        http_port=81,
+        certdir="/c",
+        notices=tuple(f"--{name} {NO_TLS}" for name in ("certmode", "certdir", "http-port")),
+    ),
+    "--dev --stun=false --stun-port 3479": replace(
+        DEV,
+        stun=False,
+        stun_port=3479,
+        notices=("--stun-port has no effect with --stun=false",),
+    ),
+    "--dev --derp=false --home blank --ace": replace(DEV, derp=False, home="blank", ace=True),
+    "--dev --home https://example.test/x": replace(DEV, home="https://example.test/x"),
+    "--dev --bootstrap-dns-names a,,b --unpublished-bootstrap-dns-names c/t": replace(
+        DEV,
+        bootstrap_dns_names=("a", "b"),
+        unpublished_bootstrap_dns_names=("c/t",),
+    ),
+    "--dev --tcp-keepalive-time -1s --tcp-user-timeout 0 --tcp-write-timeout 500ms": replace(
+        DEV, tcp_keepalive_time=-1.0, tcp_user_timeout=0.0, tcp_write_timeout=0.5
+    ),
+    "--dev --metrics-addr localhost:9100": replace(DEV, metrics_addr="127.0.0.1:9100"),
+    "--dev --metrics-addr [::1]:9100": replace(DEV, metrics_addr="[::1]:9100"),
+    "--dev --metrics-addr :9100": replace(DEV, metrics_addr=":9100"),
+    "--dev --verify-clients=false --verify-client-url= --accept-connection-limit inf": DEV,
+    "--dev --accept-connection-burst 9223372036854775807 --mesh-with=": DEV,
+}
+
+NOT_YET = "is not built yet"
+REFUSED: dict[str, str] = {
+    "": "--certmode letsencrypt (the default) is not built yet: use --certmode manual",
+    "--certmode letsencrypt": "--certmode letsencrypt is not built yet",
+    "--certmode gcp": "--certmode gcp is not built yet",
+    "-a :8443 --tls": "--certmode letsencrypt (the default) is not built yet",
+    "--dev --tls": "--certmode letsencrypt (the default) is not built yet",
+    "-a :80 --certmode bogus": '--certmode: there is no mode "bogus": use one of manual, lets',
+    "-a :80 --certmode manual --tls=false": "--tls=false contradicts --certmode manual",
+    "--tls=false": "--tls=false contradicts port 443 in -a",
+    "-a 443": '-a: invalid server address "443"',
+    "-a :70000": "-a: there is no port 70000",
+    "--dev --http-port 70000": "--http-port: there is no port 70000",
+    "--dev --stun-port -1": "--stun-port: there is no port -1",
+    "--dev --metrics-addr 9100": '--metrics-addr: invalid server address "9100"',
+    "--certmode manual --http-port 443": "--http-port 443 is the port of -a already",
+    "--certmode manual --certdir=": "--certdir is empty",
+    "--certmode manual --hostname=": "--hostname is empty",
+    "--dev --home ftp://x": '--home: unknown value "ftp://x"',
+    "--dev --home Blank": '--home: unknown value "Blank"',
+    "--dev --tcp-user-timeout -1s": "--tcp-user-timeout: -1s is negative",
+    "--dev --tcp-write-timeout -1ms": "--tcp-write-timeout: -1ms is negative",
+    "--dev --tcp-user-timeout 600h": "--tcp-user-timeout: 600h0m0s is too long",
+    "--dev --tcp-keepalive-time 10h": "give at most 9h6m7s",
+    "--dev --verify-clients": "--verify-clients is not built yet: without it, whoever finds",
+    "--dev --verify-client-url http://a.test/": "--verify-client-url is not built yet",
+    "--dev --verify-client-url-fail-open=false": NOT_YET,
+    "--dev --socket /s": "--socket is not built yet",
+    "--dev --rate-config /r": "--rate-config is not built yet",
+    "--dev --mesh-with a.test": "--mesh-with is not built yet",
+    "--dev --secrets-url http://a.test": "--secrets-url is not built yet: use --mesh-psk-file",
+    "--dev --secrets-path-prefix p": NOT_YET,
+    "--dev --secrets-cache-dir c": NOT_YET,
+    "--dev --acme-email a@a.test": "--acme-email is not built yet: use --certmode manual",
+    "--dev --acme-eab-kid k": NOT_YET,
+    "--dev --acme-eab-key k": NOT_YET,
+    "--dev --acme-ip-certs": NOT_YET,
+    "--dev --accept-connection-limit 5": "--accept-connection-limit is not built yet",
+    "--dev --accept-connection-burst 5": "--accept-connection-burst is not built yet",
+    "-a :80 --mesh-psk-file /nonexistent/key": '--mesh-psk-file: cannot read "/nonexistent/key"',
+}
+
+
+class ConfigFromFlagsTests(SynchronousTestCase):
+    """:func:`derp.command_line.config_from_flags`."""
+
+    maxDiff = None
+
+    def test_whole(self) -> None:
+        """Every field of the result, for the ways people start a relay."""
+        for line, config in WHOLE.items():
+            with self.subTest(line=line):
+                self.assertEqual((line, configure(line)), (line, config))
+
+    def test_refused(self) -> None:
+        """Each unusable line gets one sentence that names the flag."""
+        for line, sentence in REFUSED.items():
+            with self.subTest(line=line):
+                error = self.assertRaises(ConfigError, configure, line)
+                self.assertIn(sentence, str(error), line)
+                self.assertNotIn("\n", str(error))
+
+    def test_not_built_is_complete(self) -> None:
+        """Whatever help calls not built is refused, and nothing else."""
+        said = {flag.name for flag in FLAGS if flag.help.endswith("Not built yet.")}
+        self.assertEqual(said, set(NOT_BUILT))
+
+    def test_every_flag_has_a_field(self) -> None:
+        """A flag that is neither refused nor kept would be silently ignored."""
+        kept = set(Config.__dataclass_fields__)
+        elsewhere = {"a": "port", "c": "key_file", "mesh-psk-file": "mesh_key"}
+        for flag in FLAGS:
+            if flag.name not in NOT_BUILT and flag.name != "version":
+                self.assertIn(elsewhere.get(flag.name, flag.name.replace("-", "_")), kept)
+
+    def test_key_file_of_others(self) -> None:
+        """Only root has a default key file."""
+        error = self.assertRaises(ConfigError, configure, "-a :80", is_root=False)
+        self.assertIn("-c is not given", str(error))
+        self.assertEqual(configure("-a :80 -c /k", is_root=False).key_file, "/k")
+        self.assertEqual(configure("--dev", is_root=False), DEV)
+
+    def test_mesh_key(self) -> None:
+        """The mesh key is read from the file, or with ``--dev`` from the environment."""
+        path = Path(self.mktemp())
+        path.write_text(MESH_KEY + "\n")
+        raw = bytes.fromhex(MESH_KEY)
+        self.assertEqual(configure(f"-a :80 --mesh-psk-file {path}").mesh_key, raw)
+        environ = ENVIRON | {"TAILSCALE_DERPER_MESH_KEY": MESH_KEY}
+        config = configure("--dev", environ)
+        self.assertEqual(config, replace(DEV, mesh_key=raw))
+        self.assertNotIn(MESH_KEY[:16], repr(config))
+
+    def test_environment(self) -> None:
+        """Debug variables are part of the configuration, skipped entries of the notices."""
+        environ = ENVIRON | {"DERP_DEBUG_LOGS": "1", "TS_DEBUG_VERBOSE_DROPS": "x"}
+        config = configure("--dev", environ)
+        self.assertTrue(config.knobs.debug_logs)
+        self.assertIn('skipping "x"', config.notices[0])
+        error = self.assertRaises(ConfigError, configure, "--dev", {"DERP_DEBUG_LOGS": "maybe"})
+        self.assertIn("DERP_DEBUG_LOGS", str(error))
+
+    def test_defaults_agree(self) -> None:
+        """A default stands once in the table of flags and once in Config, with one value."""
+        fields = Config.__dataclass_fields__
+        for flag in FLAGS:
+            field = fields.get(flag.name.replace("-", "_"))
+            if (
+                field is None
+                or flag.default_text
+                or flag.name in ("tls", "accept-connection-limit")
+            ):
+                continue
+            default = () if field.default == () and flag.default == "" else flag.default
+            self.assertEqual((flag.name, field.default), (flag.name, default))
+        self.assertEqual(Config().accept_connection_limit, math.inf)
+
+
+class DefaultCertdirTests(SynchronousTestCase):
+    """:func:`derp.command_line.default_certdir`: Go's user cache directory."""
+
+    def test_places(self) -> None:
+        """XDG before HOME, and nothing without an absolute one of them."""
+        table: list[tuple[dict[str, str], str]] = [
+            ({"HOME": "/h"}, "/h/.cache/tailscale/derper-certs"),
+            ({"HOME": "/h", "XDG_CACHE_HOME": "/x"}, "/x/tailscale/derper-certs"),
+            ({"HOME": "/h", "XDG_CACHE_HOME": ""}, "/h/.cache/tailscale/derper-certs"),
+            ({"XDG_CACHE_HOME": "x"}, ""),
+            ({}, ""),
+        ]
+        for environ, path in table:
+            self.assertEqual(default_certdir(environ), path)
+
+    def test_none(self) -> None:
+        """TLS without a directory says which flag helps; plain HTTP does not care."""
+        error = self.assertRaises(ConfigError, configure, "--certmode manual", {})
+        self.assertIn("--certdir is empty", str(error))
+        self.assertEqual(configure("--dev", {}).certdir, "")
+
+
+class FlagTableTests(SynchronousTestCase):
+    """:data:`derp.flags.FLAGS`."""
+
+    def test_names_are_unique(self) -> None:
+        """One flag, one entry."""
+        names = [flag.name for flag in FLAGS]
+        self.assertEqual(len(names), len(set(names)))
+        self.assertEqual(sum(len(group) for _, group in GROUPS), len(FLAGS))
+
+    def test_defaults_have_the_kind(self) -> None:
+        """A default is what a given value would be: the kinds are not mixed up."""
+        kinds = {
+            Kind.BOOL: bool,
+            Kind.INT: int,
+            Kind.FLOAT: float,
+            Kind.STRING: str,
+            Kind.DURATION: float,
+        }
+        for flag in FLAGS:
+            self.assertIs(type(flag.default), kinds[flag.kind], flag.name)
+
+    @given(st.dictionaries(st.sampled_from(FLAGS), st.text(max_size=12), max_size=5))
+    def test_anything(self, values: dict[Flag, str]) -> None:
+        """No combination of flags raises anything but the operator's error."""
+        line = [f"--{flag.name}={text}" for flag, text in values.items()]
+        try:
+            parsed = parse_flags(FLAGS, line)
+            config_from_flags(parsed.given, ENVIRON, is_root=True, resolve=_nowhere)
+        except ConfigError:
+            return
+
+
+def _nowhere(name: str) -> str:
+    raise OSError(f"no network in tests: {name}")
