@@ -1,7 +1,6 @@
 /* loadgen: real DERP clients against one relay, in one thread.
  *
- *     cc -O2 loadgen.c loadgen_client.c loadgen_relay.c loadgen_modes.c loadgen_measure.c \
- *         -o loadgen -lssl -lcrypto -lsodium
+ *     cc -O2 loadgen.c loadgen_*.c -o loadgen -lssl -lcrypto -lsodium
  *     taskset -c 1 ./loadgen pairs --port 9000 --pairs 10 --records 16 --server PID
  *
  * Prints one JSON object on one line, see README.rst; errors go to stderr with exit code 1.

@@ -79,12 +79,10 @@ int generator_poll(struct generator *generator, int timeout_ms);
 void generator_open(struct generator *generator, struct client *clients, unsigned count,
                     unsigned at_once);
 
-void identity_create(struct identity *identity);
-/* Computes the box key; the server's key must be known (after one login). */
-void identity_share(struct identity *identity, const struct generator *generator);
-
 /* Starts connecting; generator_poll does the rest. `client` must be zeroed or closed. */
 void client_open(struct client *client, struct generator *generator, struct identity *identity);
+/* Counts a failure and closes. */
+void client_lost(struct client *client, const char *why);
 /* Says goodbye (close_notify) and closes. */
 void client_close(struct client *client);
 /* Encrypts `length` bytes as one write: one TLS record per 16 KiB. Sent by client_flush. */

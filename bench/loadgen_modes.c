@@ -4,6 +4,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "loadgen_login.h"
+
 #define LOGINS_AT_ONCE 16
 #define DRAIN_NS (5 * NS_PER_S)
 #define PROBE_LIMIT_NS NS_PER_S

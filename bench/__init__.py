@@ -1,0 +1,1 @@
+"""What the relay costs, measured beside other relays. See ``README.rst``."""
