@@ -1,0 +1,169 @@
+"""
+``twistd derper``: the command line, and what twistd asks of a plugin.
+
+Flags are read by :mod:`derp.goflag`, not by Twisted's getopt, which knows neither
+``--flag=false`` nor single dashes and accepts abbreviations. An operator's error is one
+sentence on stderr and exit code 1, at whatever point of the start it is found; twistd alone
+would print the whole help for a wrong flag, and a traceback for a port in use.
+
+What twistd does itself and is not changed here: it writes ``twistd.pid`` in the working
+directory (``--pidfile=`` turns that off), dies of SIGHUP, and ends by the signal it was
+stopped with.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import IService, MultiService
+from twisted.logger import Logger
+from twisted.python import usage
+
+from derp import __version__
+from derp.command_line import config_from_flags
+from derp.config import Config
+from derp.errors import ConfigError
+from derp.flags import FLAGS, GROUPS
+from derp.goflag import FlagError, Kind, format_flag, parse_flags
+
+log = Logger()
+
+
+class Options(usage.Options):
+    """
+    The flags of ``twistd derper`` by name, defaults included.
+
+    :ivar config: what they mean; set once they are read.
+    """
+
+    synopsis = "[flags]"
+    longdesc = ""
+    # Not for parsing, which is ours; shell completion and the mapping of defaults read these.
+    optFlags = [[flag.name, None, flag.help] for flag in FLAGS if flag.kind is Kind.BOOL]
+    optParameters = [
+        [flag.name, None, flag.default, flag.help] for flag in FLAGS if flag.kind is not Kind.BOOL
+    ]
+
+    config: Config
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.update({flag.name: flag.default for flag in FLAGS})
+        self._given: dict[str, Any] = {}
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """
+        Read a command line; see :class:`twisted.python.usage.Options`.
+
+        :raises SystemExit: with 0 after ``--help`` and ``--version``, with a sentence (which
+            Python prints, and exits with 1) if the command line is unusable.
+        """
+        argv = sys.argv[1:] if options is None else options
+        with _ending_the_start(self):
+            parsed = parse_flags(FLAGS, argv)
+            if parsed.help:
+                self.opt_help()
+            self.update(parsed.given)
+            self._given = parsed.given
+            if self["version"]:
+                self.opt_version()
+            self.postOptions()
+
+    def postOptions(self) -> None:
+        """Make :attr:`config` of the flags."""
+        self.config = config_from_flags(self._given, os.environ)
+
+    def opt_version(self) -> None:
+        """Print our version alone, as derper does, instead of Twisted's."""
+        print(__version__)
+        raise SystemExit(0)
+
+    def getUsage(self, width: int | None = None) -> str:
+        """All flags by task."""
+        columns = width or int(os.environ.get("COLUMNS") or 80)
+        head = (
+            "Flags take one dash or two, and their value as --flag value or --flag=value;\n"
+            "booleans as --flag or --flag=false. Durations are written 15s, 2m30s, 500ms.\n"
+        )
+        groups = (
+            f"\n{title}:\n" + "".join(format_flag(flag, columns) for flag in flags)
+            for title, flags in GROUPS
+        )
+        return head + "".join(groups)
+
+
+class RelayService(MultiService):
+    """
+    The relay as twistd starts it.
+
+    Exists because twistd answers an exception of a starting service with a traceback.
+    """
+
+    def __init__(self, relay: IService, options: Options) -> None:
+        super().__init__()
+        self._options = options
+        relay.setServiceParent(self)
+
+    def privilegedStartService(self) -> None:
+        """Start what needs the privileges twistd gives up afterwards."""
+        with _ending_the_start(self._options):
+            super().privilegedStartService()
+
+    def startService(self) -> None:
+        """Start the rest."""
+        with _ending_the_start(self._options):
+            super().startService()
+
+
+def makeService(options: Options) -> IService:
+    """Build the relay; see :class:`twisted.application.service.IServiceMaker`."""
+    from twisted.internet import reactor
+
+    from derp.services import build
+
+    for notice in options.config.notices:
+        log.warn("{notice}", notice=notice)
+    with _ending_the_start(options):
+        return RelayService(build(options.config, reactor), options)
+
+
+@contextmanager
+def _ending_the_start(options: Options) -> Iterator[None]:
+    """Turn an operator's error into a sentence where he sees it, and exit code 1."""
+    try:
+        yield
+    except ConfigError as error:
+        sentence = f"derper: {error}"
+        if isinstance(error, FlagError):
+            sentence += "\n(twistd derper --help lists the flags)"
+        _remove_pid_file(options.parent)
+        _tell(options.parent, sentence)
+        raise SystemExit(1) from None
+
+
+def _tell(twistd: usage.Options | None, sentence: str) -> None:
+    """
+    Write a sentence where the operator is looking.
+
+    :param twistd: twistd's own options. Once it is a daemon, ``statusPipe`` in them leads to the
+        process on the terminal, which shows 98 bytes; stderr leads nowhere and the log is read.
+    """
+    pipe = twistd.get("statusPipe") if twistd else None
+    if pipe is None:
+        print(sentence, file=sys.__stderr__, flush=True)  # sys.stderr is the log by now
+    else:
+        log.critical("{sentence}", sentence=sentence)
+        os.write(pipe, b"1 " + sentence.encode("ascii", "replace")[:98])
+
+
+def _remove_pid_file(twistd: usage.Options | None) -> None:
+    """Remove the pid file of this process; twistd leaves it behind when a start ends early."""
+    path = twistd.get("pidfile") if twistd else None
+    with suppress(OSError):
+        if path and Path(path).read_bytes() == b"%d" % os.getpid():
+            os.unlink(path)

@@ -1,0 +1,106 @@
+"""``twistd derper`` in a child process: what an operator's mistake looks like on a terminal."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from derp import __version__
+
+ROOT = Path(__file__).parent.parent.parent
+TIMEOUT = 60.0
+"""Seconds a child may take; it is killed then, and the test is red."""
+
+TWISTD = "from twisted.scripts.twistd import run; run()"
+
+REFUSING = f"""
+import sys, types
+from twisted.application.service import Service
+from derp.errors import ConfigError
+
+class Refusing(Service):
+    def startService(self):
+        raise ConfigError("-a: port 443 is in use: stop the other server")
+
+services = sys.modules["derp.services"] = types.ModuleType("derp.services")
+services.build = lambda config, reactor: Refusing()
+{TWISTD}
+"""
+"""twistd with a relay whose port is taken."""
+
+
+class CommandLineTests(SynchronousTestCase):
+    """A start that fails ends with exit code 1 and one sentence on stderr."""
+
+    def setUp(self) -> None:
+        """A working directory of its own, where a pid file would show."""
+        self.place = tempfile.mkdtemp(dir=Path.cwd())
+
+    def twistd(self, *argv: str, program: str = TWISTD) -> subprocess.CompletedProcess[str]:
+        """Run twistd to its end."""
+        environ = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+        return subprocess.run(
+            [sys.executable, "-c", program, *argv],
+            cwd=self.place,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+
+    def assert_refused(self, ran: subprocess.CompletedProcess[str], sentence: str) -> None:
+        """One sentence, nothing else, nothing left behind."""
+        self.assertEqual((ran.returncode, ran.stdout), (1, ""), ran.stderr)
+        self.assertTrue(ran.stderr.startswith(f"derper: {sentence}"), ran.stderr)
+        self.assertNotIn("Traceback", ran.stderr)
+        self.assertEqual(os.listdir(self.place), [])
+
+    def test_wrong_flag(self) -> None:
+        """An unknown flag, with a hint how to see the others."""
+        ran = self.twistd("-n", "derper", "--dve")
+        self.assert_refused(ran, 'there is no flag "--dve": did you mean --dev?')
+        self.assertIn("(twistd derper --help lists the flags)", ran.stderr)
+
+    def test_boolean_with_a_space(self) -> None:
+        """``--stun false`` would leave STUN on in derper; here it stops the start."""
+        self.assert_refused(self.twistd("-n", "derper", "--stun", "false"), '"false" is not a flag')
+
+    def test_defaults(self) -> None:
+        """Without any flag derper would go for Let's Encrypt; the cure is in the sentence."""
+        ran = self.twistd("-n", "derper")
+        self.assert_refused(ran, "--certmode letsencrypt (the default) is not built yet")
+        self.assertIn("use --certmode manual", ran.stderr)
+
+    def test_help(self) -> None:
+        """Help goes to stdout and is no error."""
+        ran = self.twistd("derper", "--help")
+        self.assertEqual((ran.returncode, ran.stderr), (0, ""))
+        self.assertIn("--verify-client-url-fail-open", ran.stdout)
+
+    def test_version(self) -> None:
+        """So does the version, with one dash as with two."""
+        for flag in ("-version", "--version"):
+            ran = self.twistd("derper", flag)
+            self.assertEqual((ran.returncode, ran.stdout), (0, f"{__version__}\n"), ran.stderr)
+
+    def test_port_in_use(self) -> None:
+        """What is found out only while starting ends the same way, and the pid file goes."""
+        ran = self.twistd("-n", "derper", "--dev", program=REFUSING)
+        self.assertEqual(ran.returncode, 1)
+        self.assertEqual(ran.stderr, "derper: -a: port 443 is in use: stop the other server\n")
+        self.assertNotIn("Traceback", ran.stdout)
+        self.assertEqual(os.listdir(self.place), [])
+
+    def test_port_in_use_of_a_daemon(self) -> None:
+        """The terminal of a daemon gets exit code and sentence too; the log has no traceback."""
+        ran = self.twistd("derper", "--dev", program=REFUSING)
+        self.assertEqual(ran.returncode, 1)
+        self.assertIn("derper: -a: port 443 is in use", ran.stderr)
+        self.assertEqual(os.listdir(self.place), ["twistd.log"])
+        log = (Path(self.place) / "twistd.log").read_text()
+        self.assertIn("port 443 is in use: stop the other server", log)
+        self.assertNotIn("Traceback", log)
