@@ -1,0 +1,60 @@
+"""Log lines for the drops of chosen destinations (``TS_DEBUG_VERBOSE_DROPS``)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from twisted.logger import Logger
+
+from derp.wire.keys import short_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from derp.core.stats import DropReason
+
+BURST = 5.0
+"""Equal lines that may be logged at once."""
+REFILL_S = 30.0
+"""Seconds until one more may be."""
+TRACKED = 100
+"""Distinct lines whose rate is known; the least recently logged is forgotten first."""
+
+
+class DropLog:
+    """
+    Logs drops to listed keys, each distinct line at a bounded rate.
+
+    :param keys: raw keys of the destinations of interest.
+    :param seconds: the clock.
+    :param unlimited: log every one (``TS_DEBUG_LOG_RATE=all``).
+    """
+
+    log = Logger(namespace="derp")
+
+    def __init__(
+        self, keys: frozenset[bytes], seconds: Callable[[], float], *, unlimited: bool = False
+    ) -> None:
+        self._keys = keys
+        self._seconds = seconds
+        self._unlimited = unlimited
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def __call__(self, reason: DropReason, source: bytes, destination: bytes) -> None:
+        """See :attr:`derp.core.stats.Stats.drop_listener`."""
+        if destination not in self._keys:
+            return
+        line = f"drop ({short_key(source)}) {reason.name.lower()} -> {short_key(destination)}"
+        if self._unlimited or self._may_log(line):
+            self.log.info("{line}", line=line)
+
+    def _may_log(self, line: str) -> bool:
+        now = self._seconds()
+        tokens, at = self._buckets.pop(line, (BURST, now))
+        tokens = min(BURST, tokens + (now - at) / REFILL_S)
+        allowed = tokens >= 1.0
+        self._buckets[line] = (tokens - 1.0 if allowed else tokens, now)
+        if len(self._buckets) > TRACKED:
+            self._buckets.popitem(last=False)
+        return allowed

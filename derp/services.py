@@ -1,0 +1,334 @@
+"""
+The relay, put together: the only place that joins the layers' parts.
+
+:func:`build` checks what it can without touching the network; :class:`RelayService` opens the
+ports when it is started, so that twistd may still be root then and drop it afterwards.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger
+
+from derp import __version__
+from derp.config import CertMode, Config
+from derp.core.bootstrap_dns import BootstrapDNS
+from derp.core.listener_stats import ListenerStats
+from derp.core.relay import Relay, RelayIdentity
+from derp.core.stun_stats import STUNStats
+from derp.errors import ConfigError
+from derp.net.ace import hostname_endpoints
+from derp.net.bootstrap_dns import BootstrapDNSRefresh
+from derp.net.cert_files import complaints, load_manual, parse_ip
+from derp.net.certificates import CertificateChooser, ManualCertificates
+from derp.net.debug import debug_resources
+from derp.net.drop_log import DropLog
+from derp.net.hub import Hub
+from derp.net.key_file import load_server_key
+from derp.net.metric_sources import Sources
+from derp.net.metrics import MetricsPage, make_registry
+from derp.net.metrics_site import build_metrics_site
+from derp.net.open_files import raise_open_file_limit
+from derp.net.port import Greeter, RelayPort, TCPOptions, open_listener
+from derp.net.relay_protocol import RelayServer
+from derp.net.rtt_sampler import RTTSampler
+from derp.net.stun_udp import STUNServer
+from derp.net.timer_wheel import TimerWheel
+from derp.net.tls_transport import TLSTransport
+from derp.net.transport import StreamTransport
+from derp.net.txt_lookup import TXTLookup
+from derp.net.web import SiteParts, WebSite, build_main_site, build_plain_site
+from derp.start_block import start_block
+from derp.wire.keys import generate_private
+from derp.wire.node_json import RelayNode
+
+if TYPE_CHECKING:
+    import socket
+
+log = Logger(namespace="derp")
+
+
+@dataclass
+class Listener:
+    """One TCP port to be opened: where, for what, and what takes its connections."""
+
+    flag: str
+    host: str
+    port: int
+    serves: str
+    greet: Greeter
+    stats: ListenerStats
+    opened: RelayPort | None = None
+
+    def open(self, hub: Hub, options: TCPOptions) -> None:
+        """
+        Bind and listen; nothing is accepted yet.
+
+        :raises ConfigError: naming flag, address and cure.
+        """
+        sock = open_listener(self.host, self.port, options, flag=self.flag)
+        self.opened = RelayPort(hub, sock, self.greet, self.stats)
+
+    def where(self) -> str:
+        """The address it listens on, for people."""
+        assert self.opened is not None
+        address: Any = self.opened.getHost()
+        host = address.host
+        if host in ("::", "0.0.0.0"):  # noqa: S104 - printed, not bound
+            host = "*"
+        return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
+
+
+class RelayService(MultiService):
+    """
+    A relay: its ports, its state, its timers.
+
+    :ivar relay: the state, for tests and tools.
+    :ivar listeners: main port first, then plain and metrics ports where asked for.
+    """
+
+    def __init__(self, config: Config, reactor: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.hub = Hub(reactor)
+        self.wheel = TimerWheel(reactor)
+        private = generate_private() if config.dev else load_server_key(config.key_file)
+        knobs = config.knobs
+        self.relay = Relay(
+            RelayIdentity(private, config.mesh_key), outbox_depth=knobs.send_queue_depth
+        )
+        self.hub.turn_began = self._read_clock
+        self._seconds = reactor.seconds
+        if knobs.verbose_drops:
+            self.relay.stats.drop_listener = DropLog(
+                knobs.verbose_drops, reactor.seconds, unlimited=knobs.log_rate_all
+            )
+        self.server = RelayServer(
+            self.relay,
+            reactor,
+            self.wheel,
+            write_timeout_s=config.tcp_write_timeout,
+            debug_logs=knobs.debug_logs,
+            prober_debug_logs=knobs.prober_debug_logs,
+        )
+        self.stun_stats = STUNStats()
+        self.stun = (
+            STUNServer(reactor, config.host, config.stun_port, self.stun_stats)
+            if config.stun
+            else None
+        )
+        self.certificates = self._load_certificates()
+        self.listeners: list[Listener] = []
+        self._add_sites(reactor)
+        if not knobs.disable_rtt_stats:
+            _Sampling(RTTSampler(self.server, reactor)).setServiceParent(self)
+        self._open = False
+
+    def _read_clock(self) -> None:
+        self.relay.now = self._seconds()
+
+    # -- putting together ------------------------------------------------------------------
+
+    def _load_certificates(self) -> ManualCertificates | None:
+        config = self.config
+        if not config.tls:
+            return None
+        if config.certmode is not CertMode.MANUAL:
+            raise ConfigError(f"--certmode {config.certmode} is not built yet: use manual")
+        now = time.time()
+        chain = load_manual(config.certdir, config.hostname, now)
+        for complaint in complaints(chain, config.hostname, now):
+            log.warn("--hostname {host}: {complaint}", host=config.hostname, complaint=complaint)
+        return ManualCertificates(config.hostname, chain, self.relay.public, now)
+
+    def _add_sites(self, reactor: Any) -> None:
+        config = self.config
+        main_stats = ListenerStats()
+        bootstrap = BootstrapDNS(coin=random.random, shuffle=random.shuffle)
+        BootstrapDNSRefresh(
+            reactor,
+            bootstrap,
+            published=config.bootstrap_dns_names,
+            unpublished=config.unpublished_bootstrap_dns_names,
+            resolver=reactor.nameResolver,
+            look_up_txt=TXTLookup(reactor),
+        ).setServiceParent(self)
+        sources = Sources(
+            relay=self.relay,
+            clock=reactor,
+            hostname=config.hostname,
+            tls=config.tls,
+            listener=main_stats,
+            stun=self.stun_stats,
+            bootstrap_dns=bootstrap.stats,
+        )
+        metrics = MetricsPage(make_registry(sources))
+        parts = SiteParts(
+            config=config,
+            clock=reactor,
+            wheel=self.wheel,
+            relay=self.server,
+            server_key=self.relay.public,
+            debug_pages={**debug_resources(sources), "/metrics": metrics},
+            bootstrap=bootstrap,
+            dial=hostname_endpoints(reactor),
+            tls_stats=sources.tls_requests,
+        )
+        sources.websocket_accepts = lambda: parts.websocket_stats.accepts
+        main = build_main_site(parts)
+        serves = "DERP over HTTPS" if config.tls else "DERP over plain HTTP"
+        self._listen("-a", config.host, config.port, serves, main, main_stats, self.certificates)
+        if config.tls and config.http_port >= 0:
+            plain = build_plain_site(parts, main)
+            self._listen("--http-port", config.host, config.http_port, "plain HTTP", plain)
+        if config.metrics_addr:
+            host, _, port = config.metrics_addr.rpartition(":")
+            site = build_metrics_site(parts, metrics)
+            self._listen("--metrics-addr", host.strip("[]"), int(port), "metrics", site)
+
+    def _listen(
+        self,
+        flag: str,
+        host: str,
+        port: int,
+        serves: str,
+        site: WebSite,
+        stats: ListenerStats | None = None,
+        chooser: CertificateChooser | None = None,
+    ) -> None:
+        stats = stats or ListenerStats()
+        hub, wheel, build_protocol = self.hub, self.wheel, site.buildProtocol
+
+        def greet(sock: socket.socket, peer: Any) -> None:
+            transport = StreamTransport(hub, wheel, sock, peer)
+            transport.start(build_protocol(None))
+
+        def greet_tls(sock: socket.socket, peer: Any) -> None:
+            assert chooser is not None
+            TLSTransport(
+                hub, wheel, sock, peer, chooser=chooser, build=build_protocol, stats=stats
+            ).begin()
+
+        self.listeners.append(
+            Listener(flag, host, port, serves, greet_tls if chooser else greet, stats)
+        )
+
+    # -- running ---------------------------------------------------------------------------
+
+    def privilegedStartService(self) -> None:
+        """Open every port, or none: what cannot be had stops the start with one sentence."""
+        raise_open_file_limit()
+        options = TCPOptions(self.config.tcp_keepalive_time, self.config.tcp_user_timeout)
+        try:
+            for listener in self.listeners:
+                listener.open(self.hub, options)
+            if self.stun is not None:
+                self.stun.start()
+        except ConfigError:
+            self._close_ports()
+            raise
+        self._open = True
+        super().privilegedStartService()
+
+    def startService(self) -> None:
+        """Serve, and say so."""
+        if not self._open:
+            self.privilegedStartService()
+        super().startService()
+        for listener in self.listeners:
+            assert listener.opened is not None
+            listener.opened.start()
+        log.info("{block}", block=self._start_block())
+
+    def _start_block(self) -> str:
+        config = self.config
+        listening = [f"{each.where():<21} {each.serves} ({each.flag})" for each in self.listeners]
+        if self.stun is not None:
+            listening.append(f"{'*' if not config.host else config.host}:{self.stun.port} STUN")
+        return start_block(
+            config,
+            version=__version__,
+            public=self.relay.public,
+            listening=listening,
+            tls=self._describe_tls(),
+            node=self.node(),
+        )
+
+    def _describe_tls(self) -> str:
+        certificates = self.certificates
+        if certificates is None:
+            return "off: clients need it, so let a proxy in front of this port do it"
+        until = time.strftime("%Y-%m-%d", time.gmtime(certificates.served.not_after))
+        text = f"manual certificate for {self.config.hostname}, valid until {until}"
+        return f"{text}, pinned by CertName" if self._pin() else text
+
+    def _pin(self) -> str:
+        certificates = self.certificates
+        if certificates is None or parse_ip(self.config.hostname) is None:
+            return ""
+        return certificates.pin()
+
+    def node(self) -> RelayNode:
+        """This relay as a DERP map should describe it."""
+        config = self.config
+        main = self.listeners[0].opened
+        address: Any = main.getHost() if main else None
+        return RelayNode(
+            hostname="localhost" if config.dev else config.hostname,
+            cert_name=self._pin(),
+            derp_port=address.port if address else config.port,
+            stun_port=self.stun.port if self.stun else None,
+            can_port80=config.tls and config.http_port == 80,
+        )
+
+    def stopService(self) -> Deferred[Any]:
+        """Close the ports, cut the connections, leave nothing in the reactor."""
+        stopped = super().stopService()
+        self.server.close_all()
+        self._close_ports()
+        done: Deferred[Any] = DeferredList([stopped] if stopped else [])
+        done.addCallback(lambda _: self._release())
+        return done
+
+    def _close_ports(self) -> None:
+        for listener in self.listeners:
+            if listener.opened is not None:
+                listener.opened.stop()
+                listener.opened = None
+        if self.stun is not None:
+            self.stun.stop()
+        self._open = False
+
+    def _release(self) -> None:
+        self.hub.close()
+        self.wheel.stop()
+
+
+class _Sampling(Service):
+    """Runs the round-trip sampler while the relay runs."""
+
+    def __init__(self, sampler: RTTSampler) -> None:
+        self._sampler = sampler
+
+    def startService(self) -> None:
+        super().startService()
+        self._sampler.start()
+
+    def stopService(self) -> None:
+        super().stopService()
+        self._sampler.stop()
+
+
+def build(config: Config, reactor: Any) -> RelayService:
+    """
+    Make a relay of its configuration.
+
+    :raises ConfigError: if a file or value is unusable.
+    """
+    return RelayService(config, reactor)
