@@ -29,7 +29,8 @@ MAX_HEAD: Final = 8192
 """Longest answer a client reads before it gives up; a real one has some 170 bytes."""
 _BLANK_LINE: Final = b"\r\n\r\n"
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.\d (\d{3})(?: ([^\r\n]*))?\r?\n")
-_UNPRINTABLE: Final = re.compile(r"[^\x21-\x7e]")
+_NO_TOKEN: Final = re.compile(r"[^\x21-\x7e]")
+_NO_VALUE: Final = re.compile(r"[^\x20-\x7e]")
 _SHOWN: Final = 80
 
 
@@ -43,9 +44,9 @@ def encode_upgrade_request(
     :param ideal_node: name of the region's first node, if connecting to another one.
     :raises ValueError: for text that would end its header line.
     """
-    for text in (path, host, ideal_node):
-        if _UNPRINTABLE.search(text):
-            raise ValueError(f"{text!r} cannot stand in an HTTP header")
+    for text, forbidden in ((path, _NO_TOKEN), (host, _NO_TOKEN), (ideal_node, _NO_VALUE)):
+        if forbidden.search(text):
+            raise ValueError(f"{text!r} cannot stand in an HTTP request")
     lines = [
         f"GET {path} HTTP/1.1",
         f"Host: {host}",
