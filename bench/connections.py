@@ -6,7 +6,7 @@ gets ServerInfo and closes; eight do so at a time. All offer the same key exchan
 ``--groups`` says otherwise: a Go server and client left alone would take X25519MLKEM768, which
 costs more and which an older OpenSSL does not have::
 
-    python -m bench.connections --other derper='/path/derper -a 127.0.0.1:{port} …'
+    python -m bench.connections --derper /path/derper
 """
 
 from __future__ import annotations

@@ -46,11 +46,11 @@ def built_generator() -> Iterator[Path]:
             check=False,
         )
         if built.returncode != 0:
-            raise BenchmarkError(_build_failure(built.stderr))
+            raise BenchmarkError(build_failure(built.stderr))
         yield program
 
 
-def _build_failure(text: str) -> str:
+def build_failure(text: str) -> str:
     """Say which library is missing, or what the compiler said."""
     for sign, library, package in (
         ("sodium", "libsodium", "libsodium-dev"),

@@ -66,12 +66,16 @@ class Benchmark:
     """Whether each run needs a server that has done nothing before."""
     lossless: bool = False
     """Whether a lost packet spoils a run."""
+    inspect: Callable[[RunningServer, Run], None] | None = None
+    """Asks the server after a run and adds what it says to the run."""
 
 
 def add_options(parser: argparse.ArgumentParser, seconds: float, rounds: int = 5) -> None:
     """Declare the options that every benchmark has."""
     add = parser.add_argument
-    add("--other", action="append", default=[], metavar="NAME=COMMAND")
+    add("--derper", metavar="PATH", help="compare with this build of the Go derper")
+    other = "compare with any server; {port} and {dir} are filled in; may be repeated"
+    add("--other", action="append", default=[], metavar="NAME=COMMAND", help=other)
     add("--only", metavar="NAMES", help="compare only these servers (comma list)")
     add("--rounds", type=int, default=rounds, help=f"runs of each case ({rounds})")
     add("--seconds", type=float, default=seconds, help=f"measured per run ({seconds})")
@@ -138,23 +142,12 @@ class Session:
             if self.failures[name] == MOST_FAILURES:
                 raise BenchmarkError("\n".join(self.problems)) from error
             return
-        self.problems += [f"{name}, {case.name}: {text}" for text in self._judge(run)]
+        if self.benchmark.inspect is not None:
+            self.benchmark.inspect(server, run)
+        self.problems += [
+            f"{name}, {case.name}: {text}" for text in doubts(run, self.benchmark.lossless)
+        ]
         self.runs[case.name][name].append(run)
-
-    def _judge(self, run: Run) -> list[str]:
-        """Say what makes a run doubtful."""
-        found = []
-        if run.get("corrupt") or run.get("reordered"):
-            found.append(
-                f"{run['corrupt']} packets altered or misrouted, {run['reordered']} out of order"
-            )
-        if self.benchmark.lossless and run.get("lost"):
-            found.append(f"{run['lost']} of {run.get('sent_in_all', '?')} packets lost")
-        if run.get("failed"):
-            found.append(f"{run['failed']} connections failed, the last {run['last_failure']}")
-        if run.get("late"):
-            found.append(f"the generator was too slow for {run['late']} packets")
-        return found
 
     def result(self, reference: str) -> dict[str, Any]:
         """Give the result, in the form of a result file."""
@@ -196,6 +189,22 @@ def figures(
             by_server[name] = [value for value in values if value is not None]
         if any(by_server.values()):
             found[metric.name] = by_server
+    return found
+
+
+def doubts(run: Run, lossless: bool) -> list[str]:
+    """Say what makes a run doubtful."""
+    found = []
+    if run.get("corrupt") or run.get("reordered"):
+        found.append(
+            f"{run['corrupt']} packets altered or misrouted, {run['reordered']} out of order"
+        )
+    if lossless and run.get("lost"):
+        found.append(f"{run['lost']} of {run.get('sent_in_all', '?')} packets lost")
+    if run.get("failed"):
+        found.append(f"{run['failed']} connections failed, the last {run['last_failure']}")
+    if run.get("late", 0) > run.get("offered", 0) / 100:
+        found.append(f"the generator was too slow for {run['late']} packets")
     return found
 
 
@@ -249,7 +258,7 @@ def _check_cpus(options: argparse.Namespace) -> None:
 def measure(benchmark: Benchmark, options: argparse.Namespace) -> dict[str, Any]:
     """Run a benchmark and give its result."""
     _check_cpus(options)
-    specs = choose(options.other, options.only)
+    specs = choose(options.other, options.only, options.derper)
     cases = [case for case in benchmark.cases if re.search(options.match, case.name)]
     if not cases:
         raise BenchmarkError(f"--match {options.match}: no case has such a name")

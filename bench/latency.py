@@ -5,7 +5,7 @@ One packet at a time goes to a peer and comes back. *One way* is from the write 
 the read of the other, both in one process on one clock, so no clocks need to agree. The second
 case adds a paced load of other pairs, whose own packets are measured too::
 
-    python -m bench.latency --other derper='/path/derper -a 127.0.0.1:{port} …'
+    python -m bench.latency --derper /path/derper
 """
 
 from __future__ import annotations

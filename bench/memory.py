@@ -6,7 +6,7 @@ then flood each other, then are silent again (what a relay does not give back); 
 number that stays silent for a while (idle CPU). Kernel socket memory is not in the server's RSS;
 its part, both ends, is shown by itself::
 
-    python -m bench.memory --other derper='/path/derper -a 127.0.0.1:{port} …'
+    python -m bench.memory --derper /path/derper
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Every sender to every receiver in turn: a relay that gains only from neat pairs 
 *single*: one packet per write, at most 16 in flight. *open*: all that the sockets take; what
 is lost there is part of the result (see ``bench.overload`` for goodput)::
 
-    python -m bench.mixed --other derper='/path/derper -a 127.0.0.1:{port} …'
+    python -m bench.mixed --derper /path/derper
 """
 
 from __future__ import annotations

@@ -7,20 +7,25 @@ senders' sockets fill: *refused*); a bad one reads everything and delivers littl
 livelock). Its peak is the best it delivered under any load of as many pairs, the closed loop
 included::
 
-    python -m bench.overload --other derper='/path/derper -a 127.0.0.1:{port} …'
+    python -m bench.overload --derper /path/derper
     python -m bench.plot build/bench/overload.json -o overload.svg
 """
 
 from __future__ import annotations
 
 import argparse
+import re
+import ssl
+import urllib.request
 from collections.abc import Mapping, Sequence
+from http.client import HTTPException
 from typing import Any
 
 from bench import report
 from bench.generator import Run
 from bench.harness import Benchmark, Case, Metric, add_options, command
 from bench.relay import CPU, RATE, TRAIN, closed, numbers, plural
+from bench.servers import RunningServer
 
 DEFAULT_RATES = [50_000, 100_000, 200_000, 300_000, 400_000, 600_000]
 
@@ -28,6 +33,31 @@ DEFAULT_RATES = [50_000, 100_000, 200_000, 300_000, 400_000, 600_000]
 def lost_share(run: Run) -> float | None:
     """Packets that were taken from the sender and never delivered, in percent."""
     return 100 * run["lost"] / run["sent_in_all"] if run["sent_in_all"] else None
+
+
+def dropped(varz: str) -> int | None:
+    """Sum ``derp_packets_dropped`` over its labels; ``None`` if there is no such counter."""
+    counts = re.findall(r"^derp_packets_dropped\{[^}]*\} (\d+)$", varz, re.MULTILINE)
+    return sum(int(count) for count in counts) if counts else None
+
+
+def ask_drops(server: RunningServer, run: Run) -> None:
+    """Note how many packets the server itself says it dropped, if it can be asked."""
+    request = f"https://127.0.0.1:{server.port}/debug/varz"
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with urllib.request.urlopen(request, timeout=5, context=context) as answer:
+            if answer.status == 200:
+                run["counted_drops"] = dropped(answer.read().decode("utf-8", "replace"))
+    except (OSError, HTTPException):
+        return
+
+
+def uncounted(run: Run) -> float | None:
+    """Lost packets that are in no counter of the server: in nobody's books."""
+    counted = run.get("counted_drops")
+    return None if counted is None else float(max(run["lost"] - counted, 0))
 
 
 METRICS = [
@@ -40,6 +70,7 @@ METRICS = [
         digits=0,
     ),
     Metric("lost_percent", "of those taken, never delivered, %", lost_share, digits=1),
+    Metric("uncounted", "lost, and counted by no drop counter, packets", uncounted, digits=0),
     CPU,
 ]
 
@@ -93,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     def make(options: argparse.Namespace) -> Benchmark:
         loads = cases(options.size, options.pairs, options.rates)
-        return Benchmark("overload", loads, METRICS, fresh_servers=True)
+        return Benchmark("overload", loads, METRICS, fresh_servers=True, inspect=ask_drops)
 
     command(make, parser, arguments, lambda result: print("\n" + goodput_table(result)))
 

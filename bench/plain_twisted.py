@@ -17,7 +17,7 @@ from struct import Struct
 from typing import Any
 
 from OpenSSL.SSL import OP_NO_RENEGOTIATION
-from twisted.internet import reactor, ssl
+from twisted.internet import ssl
 from twisted.internet.endpoints import SSL4ServerEndpoint
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Factory, Protocol
@@ -156,6 +156,8 @@ def certificate() -> ssl.CertificateOptions:
 
 def main() -> None:
     """Serve on 127.0.0.1 until killed."""
+    from twisted.internet import reactor
+
     endpoint = SSL4ServerEndpoint(
         reactor, int(sys.argv[1]), certificate(), interface="127.0.0.1", backlog=4096
     )

@@ -17,7 +17,7 @@ from typing import Any
 from bench import report
 from bench.svg import Axis, Line, Panel, chart
 
-PERCENTILES = ("0", "10", "25", "50", "75", "90", "95", "99", "99.5", "99.9", "99.95", "99.99")
+PERCENTILES = ("0", "10", "50", "75", "90", "95", "99", "99.5", "99.9", "99.95", "99.99")
 SHOWN = ("0", "50", "90", "99", "99.9", "99.99")
 
 

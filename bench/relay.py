@@ -5,7 +5,7 @@ Loads: *trains* (16 packets per write(2) of a sender, at most 31 in flight per p
 (one packet per write, at most 16 in flight per pair), *paced* (packets at a fixed rate, too few
 to be batched). All are closed loops but the last, so that no server gets more than it can take::
 
-    python -m bench.relay --other derper='/path/derper -a 127.0.0.1:{port} …'
+    python -m bench.relay --derper /path/derper
 """
 
 from __future__ import annotations

@@ -29,6 +29,12 @@ START_LIMIT_S = 30.0
 STOP_LIMIT_S = 5.0
 
 
+_DERPER = (
+    "-a 127.0.0.1:{port} -certmode manual -certdir {dir} -hostname 127.0.0.1 "
+    "-stun=false -http-port -1 -c {dir}/derper.key -verify-clients=false"
+)
+
+
 class BenchmarkError(Exception):
     """A sentence for the person at the terminal: what is missing or went wrong."""
 
@@ -82,13 +88,16 @@ def parse_other(text: str) -> ServerSpec:
     return ServerSpec(name, words)
 
 
-def choose(others: Sequence[str], only: str | None) -> list[ServerSpec]:
+def choose(others: Sequence[str], only: str | None, derper: str | None = None) -> list[ServerSpec]:
     """
     Give the servers to compare, the one others are measured against first.
 
-    That is the first ``--other``, or the baseline when there is none.
+    That is ``--derper``, or the first ``--other``, or the baseline when there is neither.
     """
     given = [parse_other(text) for text in others]
+    if derper is not None:
+        program = str(Path(derper).resolve())
+        given.insert(0, ServerSpec("derper", (program, *_DERPER.split())))
     ours, plain = built_in()
     specs = [*given, ours, plain] if given else [plain, ours]
     if only is not None:
