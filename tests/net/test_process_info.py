@@ -1,0 +1,121 @@
+"""Tests of :mod:`derp.net.process_info` on a made-up ``/proc`` and on the real one."""
+
+from __future__ import annotations
+
+import gc
+import resource
+from pathlib import Path
+
+from prometheus_client.exposition import generate_latest
+from twisted.trial.unittest import SynchronousTestCase
+
+from derp.net.process_info import (
+    ProcessMetrics,
+    boot_time,
+    collections,
+    heap_bytes,
+    network_bytes,
+    open_file_count,
+    resident_bytes,
+    shown_command_line,
+)
+from tests.exposition import Exposition
+from tests.vectors import load
+
+NETSTAT = (
+    "TcpExt: SyncookiesSent OutOctets\nTcpExt: 1 2\n"
+    "IpExt: InNoRoutes InOctets OutOctets\nIpExt: 7 1000 2000\n"
+)
+
+
+class ProcTests(SynchronousTestCase):
+    """Reading ``/proc``."""
+
+    def setUp(self) -> None:
+        self.proc = Path(self.mktemp())
+        (self.proc / "self/net").mkdir(parents=True)
+
+    def test_boot_time(self) -> None:
+        """The line ``btime`` says it."""
+        (self.proc / "stat").write_text("cpu 1 2\nctxt 5\nbtime 1795172913\nbtimes 3\n")
+        self.assertEqual(boot_time(self.proc), 1795172913)
+
+    def test_network_bytes(self) -> None:
+        """Names and values are two lines; other groups' numbers are not IP's."""
+        (self.proc / "self/net/netstat").write_text(NETSTAT)
+        self.assertEqual(network_bytes(self.proc), (1000, 2000))
+
+    def test_memory(self) -> None:
+        """Pages become bytes; what is shared with files is no heap."""
+        (self.proc / "self/statm").write_text("1000 100 30 5 0 200 0\n")
+        page = resource.getpagesize()
+        self.assertEqual(resident_bytes(self.proc), 100 * page)
+        self.assertEqual(heap_bytes(self.proc), 70 * page)
+
+    def test_open_files(self) -> None:
+        """Every entry counts."""
+        (self.proc / "self/fd").mkdir()
+        for number in range(3):
+            (self.proc / "self/fd" / str(number)).touch()
+        self.assertEqual(open_file_count(self.proc), 3)
+
+    def test_no_proc(self) -> None:
+        """Where there is no ``/proc`` nothing is known, and nothing fails."""
+        empty = self.proc / "nothing"
+        self.assertIsNone(boot_time(empty))
+        self.assertIsNone(network_bytes(empty))
+        self.assertEqual(resident_bytes(empty), 0)
+        self.assertEqual(heap_bytes(empty), 0)
+        self.assertEqual(open_file_count(empty), 0)
+        self.assertEqual(list(ProcessMetrics(empty).collect()), [])
+
+    def test_this_process(self) -> None:
+        """The real numbers are in the right place and unit."""
+        with open("/proc/self/stat"):
+            self.assertGreaterEqual(open_file_count(), 4)
+        self.assertGreater(resident_bytes(), 1 << 20)
+        self.assertLess(heap_bytes(), resident_bytes())
+        before = collections()
+        gc.collect()
+        self.assertGreater(collections(), before)
+
+
+class ProcessMetricsTests(SynchronousTestCase):
+    """The ``process_…`` metrics."""
+
+    def test_as_derper(self) -> None:
+        """Names, types and order are those of Go's client library."""
+        shown = Exposition.parse(generate_latest(ProcessMetrics()).decode("ascii"))
+        expected = Exposition.parse(load("varz-idle.txt"))
+        types = {name: kind for name, kind in expected.types.items() if "process_" in name}
+        self.assertEqual(list(shown.types.items()), list(types.items()))
+        self.assertEqual(shown.described, list(types))
+
+    def test_no_memory_limit(self) -> None:
+        """No limit is shown as the same huge number as there."""
+        shown = Exposition.parse(generate_latest(ProcessMetrics()).decode("ascii"))
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        self.assertEqual(
+            shown.value("process_virtual_memory_max_bytes"),
+            2.0**64 if limit == resource.RLIM_INFINITY else limit,
+        )
+
+
+class CommandLineTests(SynchronousTestCase):
+    """What of the command line may be seen."""
+
+    def test_secrets_are_hidden(self) -> None:
+        """The value of a secret flag is not shown, however it is written."""
+        for given, shown in (
+            (["-acme-eab-key", "s3cret", "-c", "f"], ["-acme-eab-key", "<hidden>", "-c", "f"]),
+            (["--acme-eab-key=s3cret", "x"], ["--acme-eab-key=<hidden>", "x"]),
+            (["--acme-eab-key=", "x"], ["--acme-eab-key=<hidden>", "x"]),
+            (["--acme-eab-key", "--acme-eab-key", "x"], ["--acme-eab-key", "<hidden>", "x"]),
+            (["--acme-eab-key"], ["--acme-eab-key"]),
+        ):
+            self.assertEqual(shown_command_line(given), shown)
+
+    def test_the_rest_is_shown(self) -> None:
+        """Everything else stays as it is."""
+        given = ["derper", "-a", ":443", "--hostname=h", "acme-eab-key", "x", ""]
+        self.assertEqual(shown_command_line(given), given)
