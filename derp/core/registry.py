@@ -42,7 +42,10 @@ class DuplicateSet:
         self.last: Connection | None = new
         """Whoever registered or (by policy) spoke last."""
         self.send_history = [old]
-        """Who spoke or came, oldest first, the same never twice in a row."""
+        """
+        Who came or spoke, the latest last; each once, as only its latest time matters. The
+        second connection of a key is not entered until it speaks (as in derper).
+        """
 
     def add(self, conn: Connection) -> None:
         """A further connection of the key comes."""
@@ -51,23 +54,18 @@ class DuplicateSet:
         self.send_history.append(conn)
 
     def remove(self, conn: Connection) -> None:
-        """One goes: forget what it said, close up what then repeats."""
+        """One goes; whoever spoke latest of the others takes its place."""
         self.members.discard(conn)
-        history: list[Connection] = []
-        for speaker in self.send_history:
-            if speaker is not conn and (not history or history[-1] is not speaker):
-                history.append(speaker)
-        self.send_history = history
+        if conn in self.send_history:
+            self.send_history.remove(conn)
         if self.last is conn:
-            self.last = history[-1] if history else None
+            self.last = self.send_history[-1] if self.send_history else None
 
     def note_speaker(self, conn: Connection) -> None:
         """Remember who spoke."""
-        if not self.send_history or self.send_history[-1] is not conn:
-            self.send_history.append(conn)
-            # Only membership and the order of the last ones matter: bounded.
-            if len(self.send_history) > 4 * len(self.members) + 8:
-                del self.send_history[: -2 * len(self.members)]
+        if conn in self.send_history:
+            self.send_history.remove(conn)
+        self.send_history.append(conn)
 
 
 class Registry:
