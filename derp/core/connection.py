@@ -31,13 +31,22 @@ NOT_HERE_BURST = 3.0
 
 
 class PeerSink(Protocol):
-    """What the core may ask of the adapter that owns a connection's socket."""
+    """
+    What the core may ask of the adapter that owns a connection's socket.
+
+    Both are called in the middle of changes. They may call :meth:`Connection.block` before
+    they return, but report a lost connection only later.
+    """
 
     def write(self, data: bytes) -> None:
         """Send soon, in order. Never blocks, never raises for a lost connection."""
 
     def close(self, reason: str) -> None:
-        """End the connection; ``reason`` is for the log, empty for a quiet end."""
+        """
+        End the connection, whatever still waits for it; a second time changes nothing.
+
+        :param reason: for the log, empty for a quiet end.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +151,7 @@ class Connection:
 
     def may_ask_not_here(self, now: float) -> bool:
         """Whether one more PeerGone "not here" may answer this connection (3, then 1/s)."""
-        tokens = self.not_here_tokens + (now - self.not_here_at)
+        tokens = self.not_here_tokens + max(0.0, now - self.not_here_at)
         self.not_here_at = now
         self.not_here_tokens = min(tokens, NOT_HERE_BURST)
         if self.not_here_tokens < 1.0:
@@ -158,6 +167,8 @@ class Connection:
             self.outbox = Outbox(self.outbox_depth)
         dropped = self.outbox.push(kind, packet)
         if dropped is not None:
+            waited = packet.waiting_since - dropped.waiting_since
+            self.stats.note_queued_for(waited, sent=False)
             self.stats.drop(DropReason.QUEUE_HEAD, kind, dropped.size, dropped.source, self.key)
 
     def send_packet(self, source: bytes, packet: bytes, now: float) -> None:

@@ -9,7 +9,7 @@ Every relay of a region keeps a client connection to every other one. Those conn
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from derp.core.connection import Connection
@@ -48,6 +48,10 @@ class ForwarderTable:
         """The link to forward a key's packets on."""
         links = self._links.get(key)
         return links[0] if links else None
+
+    def links_of(self, key: bytes) -> Sequence[PacketForwarder]:
+        """Every link that reaches a key, the preferred one first."""
+        return self._links.get(key, ())
 
     def add(self, key: bytes, link: PacketForwarder) -> None:
         """A relay has the key. Adding a link twice changes nothing."""
@@ -94,16 +98,21 @@ class Watchers:
     def __contains__(self, conn: Connection) -> bool:
         return conn in self._watchers
 
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(self._watchers)
+
     def enroll(self, conn: Connection, present: list[bytes]) -> None:
         """
         Tell a new watcher of everybody present, then of every change.
 
         :param present: one PeerPresent frame per key.
         """
+        # Enrolled first: a watcher that cannot take the flood is closed, and may then be
+        # forgotten before this returns.
+        self._watchers[conn] = None
         if present:
             conn.send_control(b"".join(present))
             self._note_update(len(present))
-        self._watchers[conn] = None
 
     def forget(self, conn: Connection) -> None:
         """A connection ended."""

@@ -47,6 +47,8 @@ class Outbox:
     __slots__ = ("_control", "_control_bytes", "_depth", "_lanes", "pong")
 
     def __init__(self, depth: int = DEFAULT_DEPTH) -> None:
+        if depth < 1:
+            raise ValueError(f"an outbox of {depth} packets holds nothing")
         self._depth = depth
         self._lanes: tuple[deque[QueuedPacket], deque[QueuedPacket]] = (deque(), deque())
         self._control: deque[bytes] = deque()
@@ -78,9 +80,11 @@ class Outbox:
 
         :return: whether there was room; if not, the connection has to go.
         """
+        if self._control_bytes + len(frame) > MAX_CONTROL_BYTES:
+            return False
         self._control_bytes += len(frame)
         self._control.append(frame)
-        return self._control_bytes <= MAX_CONTROL_BYTES
+        return True
 
     def pop_control(self) -> bytes | None:
         """Take the oldest control frame."""

@@ -117,15 +117,18 @@ class Stats:
         if self.drop_listener is not None:
             self.drop_listener(reason, source, destination)
 
-    def note_queued_for(self, seconds: float) -> None:
+    def note_queued_for(self, seconds: float, *, sent: bool = True) -> None:
         """
         A packet left an outbox after this long: enter it into the moving average.
 
         Packets that never waited count as 0 ms. They are caught up with here, and when the
         average is read, so that the packet path does not pay for them.
+
+        :param sent: it is about to be sent and counted; otherwise it had to make room.
         """
-        self._queue_average_ms = 0.9 * self.average_queue_duration_ms + 100.0 * seconds
-        self._queue_average_at = self.packets_sent + 1
+        waited_ms = 1000.0 * max(0.0, seconds)
+        self._queue_average_ms = 0.9 * self.average_queue_duration_ms + 0.1 * waited_ms
+        self._queue_average_at = self.packets_sent + sent
 
     @property
     def average_queue_duration_ms(self) -> float:
