@@ -24,8 +24,8 @@ class TXTLookup:
         # Imported here: only a list with percentages has a use for it.
         from twisted.names import client, dns
 
-        resolver: Any = client.Resolver(servers=name_servers(), reactor=self._reactor)
-        answers, _, _ = await resolver.lookupTextualRecords(name)
+        resolver = client.Resolver(servers=name_servers(), reactor=self._reactor)
+        answers, _, _ = await resolver.lookupText(name)
         records = [answer.payload for answer in answers if answer.type == dns.TXT]
         return [b"".join(record.data).decode("utf-8", "replace") for record in records]
 
