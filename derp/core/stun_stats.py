@@ -1,0 +1,28 @@
+"""What the STUN server counts; beside :mod:`derp.core.stats`, as STUN may run without DERP."""
+
+from __future__ import annotations
+
+
+class STUNStats:
+    """
+    Plain integers since the start, all of them exported from the beginning.
+
+    ``success``, ``write_error``, ``not_stun`` and ``read_error`` are derper's
+    ``stun_requests`` by disposition, ``ipv4`` and ``ipv6`` its ``stun_addrfamily``.
+    """
+
+    __slots__ = ("not_stun", "read_error", "success", "write_error", "ipv4", "ipv6", "withheld")
+
+    def __init__(self) -> None:
+        self.not_stun = 0
+        """Datagrams that are not STUN, or not a request a relay answers."""
+        self.read_error = 0
+        self.success = 0
+        """Responses the kernel took."""
+        self.write_error = 0
+        """Responses the kernel refused; they are not tried again."""
+        self.ipv4 = 0
+        """Accepted requests, sent or not, of IPv4 peers, IPv4-mapped ones included."""
+        self.ipv6 = 0
+        self.withheld = 0
+        """Datagrams thrown away unread while the server was told not to answer."""
