@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from secrets import token_bytes
-from typing import Any, Final
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress, IProtocolFactory
@@ -27,6 +27,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from derp.core.client_session import ClientEvent, ClientSession
 from derp.net.relay_client import RelayClient
 from derp.net.relay_dialer import (
+    CONNECT_TIMEOUT,
     NODE_TIMEOUT,
     DialError,
     RelayAddress,
@@ -39,9 +40,6 @@ from derp.net.server_check import ServerCheck
 from derp.wire.derp_map import Region
 from derp.wire.frames import NONCE_LEN, PROTOCOL_VERSION
 from derp.wire.handshake import ClientInfo
-
-CONNECT_TIMEOUT: Final = 10.0
-"""Seconds for name, TCP, TLS, HTTP and greeting together."""
 
 OnMessage = Callable[[ClientEvent], object]
 
@@ -171,7 +169,7 @@ class _Attempt:
     async def run(self, relays: list[RelayAddress]) -> RelayClient:
         connector = self._connector
         by_region = isinstance(connector.target, Region)
-        node_timeout = NODE_TIMEOUT if by_region else connector.timeout
+        node_timeout = NODE_TIMEOUT if by_region else None
         try:
             await dial(connector.reactor, relays, self._factory_for, node_timeout)
         except DialError as problem:

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
         """What dialing asks of the reactor."""
 
 
+CONNECT_TIMEOUT: Final = 10.0
+"""Seconds for name, TCP, TLS, HTTP and greeting together."""
 NODE_TIMEOUT: Final = 1.5
 """Seconds for name and TCP connection of one node of a region, before the next is tried."""
 MAX_ADDRESSES: Final = 4
@@ -163,23 +165,24 @@ async def dial(
     reactor: DialReactor,
     relays: Sequence[RelayAddress],
     factory_for: Callable[[RelayAddress], IProtocolFactory],
-    node_timeout: float = NODE_TIMEOUT,
+    node_timeout: float | None = NODE_TIMEOUT,
 ) -> IProtocol:
     """
     Connect to the first of these relays that accepts; give the protocol that was built.
 
     :param factory_for: makes the factory for one relay; the protocol of only one connection
         is asked for.
-    :param node_timeout: seconds for each relay.
+    :param node_timeout: seconds for each relay; ``None`` leaves the limit to the caller.
     :raises DialError: if none accepts.
     """
     problems = []
+    seconds = CONNECT_TIMEOUT if node_timeout is None else node_timeout
     for relay in relays:
-        attempt = Deferred.fromCoroutine(
-            _dial_relay(reactor, relay, factory_for(relay), node_timeout)
-        )
+        attempt = Deferred.fromCoroutine(_dial_relay(reactor, relay, factory_for(relay), seconds))
+        if node_timeout is not None:
+            attempt.addTimeout(node_timeout, reactor)
         try:
-            return await attempt.addTimeout(node_timeout, reactor)
+            return await attempt
         except DialError as problem:
             problems.append(str(problem))
         except TimeoutError:
