@@ -1,0 +1,67 @@
+"""Where everything that is shown of a running relay comes from."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from twisted.internet.interfaces import IReactorTime
+
+from derp import __version__
+from derp.core.bootstrap_dns import BootstrapDNSStats
+from derp.core.listener_stats import ListenerStats
+from derp.core.relay import Relay
+from derp.core.stun_stats import STUNStats
+from derp.core.tls_request_stats import TLSRequestStats
+from derp.net.process_info import resident_bytes, shown_command_line
+
+
+def _none() -> int:
+    return 0
+
+
+def _command_line() -> Sequence[str]:
+    return shown_command_line(sys.argv)
+
+
+@dataclass(kw_only=True)
+class Sources:
+    """
+    The counters of one relay and a few facts about it; made once, at its start.
+
+    What a relay does not do it counts as zero, as derper does: a source that is not given
+    stands for a feature that is off.
+    """
+
+    relay: Relay
+    clock: IReactorTime
+    hostname: str = ""
+    """``--hostname``."""
+    tls: bool = False
+    """Whether the main port speaks TLS; only then ``tls_listener`` exists."""
+    listener: ListenerStats = field(default_factory=ListenerStats)
+    """The main port's."""
+    tls_requests: TLSRequestStats = field(default_factory=TLSRequestStats)
+    stun: STUNStats = field(default_factory=STUNStats)
+    bootstrap_dns: BootstrapDNSStats = field(default_factory=BootstrapDNSStats)
+    websocket_accepts: Callable[[], int] = _none
+    """Says how many WebSockets became DERP connections."""
+    version: str = __version__
+    machine: str = field(default_factory=socket.gethostname)
+    command_line: Sequence[str] = field(default_factory=_command_line)
+    """Without the values of secret flags."""
+    memory_at_start: int = field(default_factory=resident_bytes)
+    start_unix_time: int = field(default_factory=lambda: int(time.time()))
+    started: float = field(init=False)
+    """The start on :attr:`clock`."""
+
+    def __post_init__(self) -> None:
+        self.started = self.clock.seconds()
+
+    @property
+    def uptime(self) -> int:
+        """Whole seconds since the start; not negative, even if the clock was set back."""
+        return max(0, round(self.clock.seconds() - self.started))
