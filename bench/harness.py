@@ -201,6 +201,8 @@ def doubts(run: Run, lossless: bool) -> list[str]:
         )
     if lossless and run.get("lost"):
         found.append(f"{run['lost']} of {run.get('sent_in_all', '?')} packets lost")
+    if run.get("stalls"):
+        found.append(f"{run['stalls']} times a sender got nothing back for 2 s")
     if run.get("failed"):
         found.append(f"{run['failed']} connections failed, the last {run['last_failure']}")
     if run.get("late", 0) > run.get("offered", 0) / 100:

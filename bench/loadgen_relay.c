@@ -13,9 +13,10 @@
 /* A paced generator that is further behind than this gives up the missed sends (and says so):
  * catching up in one burst would be another load. */
 #define MAX_LATE_NS (20 * 1000 * NS_PER_US)
-/* A closed loop with nothing back for so long has lost its window. */
-#define STALL_NS (250 * 1000 * NS_PER_US)
-#define QUIET_NS (500 * 1000 * NS_PER_US)
+/* A closed loop with nothing back for so long has lost its whole window. Not shorter: a loaded
+ * relay holds packets of 64 KiB for half a second, and a window opened too early is a flood. */
+#define STALL_NS (2 * NS_PER_S)
+#define QUIET_NS NS_PER_S
 /* The whole pattern is compared in one packet of so many; both its ends in every one. */
 #define FULL_CHECK_EVERY 16
 

@@ -3,7 +3,7 @@ The baseline: a DERP relay as one would first write it on Twisted.
 
 TLS is Twisted's own (``TLSMemoryBIOProtocol`` on pyOpenSSL), every chunk comes through
 ``dataReceived``, every packet goes out by one ``transport.write``. It keeps the login, routes
-SendPacket by key and drops what a full destination cannot take; no HTTP, no limits, no counters.
+SendPacket by key and queues 32 packets for a full destination; no HTTP, no limits, no counters.
 It shows what the relay's own transport is worth, and is no server to run::
 
     python -m bench.plain_twisted PORT
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from struct import Struct
 from typing import Any
 
@@ -28,6 +29,8 @@ from derp.wire import handshake, keys
 from derp.wire.frames import KEY_LEN, NONCE_LEN, FrameType
 
 HEADER = Struct(">BI")
+QUEUE = 32
+"""Packets kept for a full destination, as derper does; the oldest go first."""
 UPGRADED = (
     b"HTTP/1.1 101 Switching Protocols\r\n"
     b"Upgrade: DERP\r\nConnection: Upgrade\r\nDerp-Version: 2\r\n\r\n"
@@ -47,6 +50,7 @@ class PlainRelay(Protocol):
         self.pending = b""
         self.upgraded = False
         self.full = False
+        self.queue: deque[bytes] = deque(maxlen=QUEUE)
 
     def connectionMade(self) -> None:
         """Learn when our client's socket is full."""
@@ -59,12 +63,14 @@ class PlainRelay(Protocol):
             del self.clients[self.key]
 
     def pauseProducing(self) -> None:
-        """Drop what comes for this client: its socket is full."""
+        """Queue what comes for this client, the newest only: its socket is full."""
         self.full = True
 
     def resumeProducing(self) -> None:
-        """Take packets again."""
+        """Send what waits, and take packets again."""
         self.full = False
+        while self.queue and not self.full:
+            self.transport.write(self.queue.popleft())
 
     stopProducing = pauseProducing
 
@@ -100,9 +106,16 @@ class PlainRelay(Protocol):
             self.login(payload)
         elif kind == FrameType.SEND_PACKET:
             destination = self.clients.get(payload[:KEY_LEN])
-            if destination is not None and not destination.full:
+            if destination is not None:
                 header = HEADER.pack(FrameType.RECV_PACKET, len(payload))
-                destination.transport.write(header + self.key + payload[KEY_LEN:])
+                destination.deliver(header + self.key + payload[KEY_LEN:])
+
+    def deliver(self, frame: bytes) -> None:
+        """Send a frame now, or later if the socket is full."""
+        if self.full:
+            self.queue.append(frame)
+        else:
+            self.transport.write(frame)
 
     def login(self, payload: bytes) -> None:
         """Open ClientInfo, become routable, answer ServerInfo."""
