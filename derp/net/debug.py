@@ -1,0 +1,174 @@
+"""
+The pages under ``/debug/``, without the question who may see them
+(:mod:`derp.net.debug_access`).
+"""
+
+from __future__ import annotations
+
+import gc
+import re
+from html import escape
+from typing import Final
+
+from prometheus_client.exposition import generate_latest
+from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource, Resource
+
+from derp.core.consistency import check
+from derp.durations import format_duration
+from derp.net.answers import first_header, plain_error
+from derp.net.derper_variables import derper_variables
+from derp.net.expvar import variables_json
+from derp.net.metric_sources import Sources
+from derp.net.pprof import ProfilePages
+from derp.net.process_info import ProcessMetrics
+from derp.net.traffic import TrafficPage
+from derp.net.varz import PROGRAM, varz
+
+LINKS: Final = (
+    ("vars", "Metrics (Go)"),
+    ("varz", "Metrics (Prometheus)"),
+    ("pprof/", "pprof (index)"),
+    ("pprof/goroutine?debug=1", "Goroutines (collapsed)"),
+    ("pprof/goroutine?debug=2", "Goroutines (full)"),
+    ("gc", "force GC"),
+    ("check", "Consistency check"),
+    ("traffic", "Traffic check"),
+    ("set-mutex-profile-fraction", "SetMutexProfileFraction"),
+)
+"""What the index leads to, in derper's order and words."""
+
+_INTEGER: Final = re.compile(rb"[+-]?[0-9]{1,18}")
+_HTML: Final = b"text/html; charset=utf-8"
+_TEXT: Final = b"text/plain; charset=utf-8"
+_JSON: Final = b"application/json; charset=utf-8"
+
+
+def debug_resources(sources: Sources) -> dict[str, IResource]:
+    """Every debug page by its path; one that ends in ``/`` takes what is below it."""
+    pages = {
+        "": Index(sources),
+        "vars": VarsPage(sources),
+        "varz": VarzPage(sources),
+        "check": CheckPage(sources),
+        "traffic": TrafficPage(sources.relay, sources.clock),
+        "gc": CollectPage(),
+        "pprof/": ProfilePages(sources.clock, sources.command_line),
+        "set-mutex-profile-fraction": MutexProfilePage(),
+    }
+    return {f"/debug/{path}": page for path, page in pages.items()}
+
+
+class Index(Resource):
+    """``/debug/``: what runs here, and where to look closer."""
+
+    isLeaf = True
+
+    def __init__(self, sources: Sources) -> None:
+        super().__init__()
+        self._sources = sources
+
+    def render(self, request: IRequest) -> bytes:
+        request.setHeader(b"Content-Type", _HTML)
+        sources = self._sources
+        facts = (
+            ("Uptime", format_duration(sources.uptime)),
+            ("Version", sources.version),
+            ("Machine", sources.machine),
+            ("TLS hostname", sources.hostname),
+            ("Mesh key", "true" if sources.relay.mesh_key is not None else "false"),
+        )
+        items = [f"<b>{escape(key)}:</b> {escape(value)}" for key, value in facts]
+        items += [
+            f'<a href="/debug/{path}">/debug/{path}</a> ({escape(description)})'
+            for path, description in LINKS
+        ]
+        listing = "".join(f"<li>{item}</li>\n" for item in items)
+        page = f"<html><body>\n<h1>{PROGRAM} debug</h1>\n<ul>\n{listing}</ul>\n</body></html>\n"
+        return page.encode("utf-8")
+
+
+class VarsPage(Resource):
+    """``/debug/vars``: every variable as JSON."""
+
+    isLeaf = True
+
+    def __init__(self, sources: Sources) -> None:
+        super().__init__()
+        self._sources = sources
+
+    def render(self, request: IRequest) -> bytes:
+        request.setHeader(b"Content-Type", _JSON)
+        return variables_json(derper_variables(self._sources)).encode("ascii")
+
+
+class VarzPage(Resource):
+    """``/debug/varz``: the process' metrics, then every variable, for Prometheus."""
+
+    isLeaf = True
+
+    def __init__(self, sources: Sources) -> None:
+        super().__init__()
+        self._sources = sources
+        self._process = ProcessMetrics()
+
+    def render(self, request: IRequest) -> bytes:
+        request.setHeader(b"Content-Type", _TEXT)
+        variables = varz(derper_variables(self._sources))
+        return generate_latest(self._process) + variables.encode("utf-8")
+
+
+class CheckPage(Resource):
+    """``/debug/check``: whether the relay's books agree with each other."""
+
+    isLeaf = True
+
+    def __init__(self, sources: Sources) -> None:
+        super().__init__()
+        self._relay = sources.relay
+
+    def render(self, request: IRequest) -> bytes:
+        problems = check(self._relay)
+        if problems:
+            return plain_error(request, 500, ", ".join(problems))
+        request.setHeader(b"Content-Type", _TEXT)
+        return b"derp.Server ConsistencyCheck okay"
+
+
+class CollectPage(Resource):
+    """``/debug/gc``: collects garbage; nothing is relayed meanwhile."""
+
+    isLeaf = True
+
+    def render(self, request: IRequest) -> bytes:
+        request.setHeader(b"Content-Type", _TEXT)
+        gc.collect()
+        return b"running GC...\nDone.\n"
+
+
+class MutexProfilePage(Resource):
+    """
+    ``/debug/set-mutex-profile-fraction``: keeps the number it is given.
+
+    There is nothing to profile: one thread relays, and takes no locks.
+    """
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rate = 0
+
+    def render(self, request: IRequest) -> bytes:
+        rates = request.args.get(b"rate", [])
+        if not rates or first_header(request, b"Sec-Debug") != b"derp":
+            hint = (
+                "To set, use: curl -HSec-Debug:derp "
+                "'http://derp/debug/set-mutex-profile-fraction?rate=100'"
+            )
+            return plain_error(request, 400, hint)
+        if not _INTEGER.fullmatch(rates[0]):
+            return plain_error(request, 400, "bad rate value")
+        old, self._rate = self._rate, int(rates[0])
+        request.setHeader(b"Content-Type", _TEXT)
+        return f"rate {old} is {self._rate} now; there is no mutex to profile\n".encode("ascii")
