@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from derp.errors import ConfigError
+from derp.quoting import quoted
 
 Resolve = Callable[[str], str]
 """Host name to one IP address as text; raises ``OSError`` if there is none."""
@@ -66,7 +67,7 @@ def _split(flag: str, text: str) -> tuple[str, str]:
         bare = host
         bad = ":" in host
     if not colon or bad or "[" in bare or "]" in bare + port:
-        raise ConfigError(f'{flag}: invalid server address "{text}": {_CURE}')
+        raise ConfigError(f"{flag}: invalid server address {quoted(text)}: {_CURE}")
     return bare, port
 
 
@@ -80,9 +81,9 @@ def _ip_of(flag: str, host: str, resolve: Resolve) -> str:
     try:
         return resolve(host)
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or "no such name"
         raise ConfigError(
-            f'{flag}: "{host}" is neither an IP address nor a name of one ({reason}): {_CURE}'
+            f"{flag}: {quoted(host)} is neither an IP address nor a name of one ({reason}): {_CURE}"
         ) from None
 
 
@@ -91,6 +92,7 @@ def _port_of(flag: str, port: str) -> int:
         return _SERVICES[port]
     if not (port.isascii() and port.isdigit() and len(port) <= 9):
         raise ConfigError(
-            f'{flag}: there is no port "{port}": give a number from 0 to {MAX_PORT}, http or https'
+            f"{flag}: there is no port {quoted(port)}: "
+            f"give a number from 0 to {MAX_PORT}, http or https"
         )
     return check_port(flag, int(port))

@@ -22,6 +22,7 @@ from derp.flags import FLAGS
 from derp.goflag import FlagValues, Value
 from derp.mesh_key_file import find_mesh_key
 from derp.net.key_file import key_path
+from derp.quoting import quoted
 
 DEV_PORT: Final = 3340
 TLS_PORT: Final = 443
@@ -130,7 +131,9 @@ def _certmode(flags: FlagValues) -> CertMode:
         return CertMode(text)
     except ValueError:
         modes = ", ".join(CertMode)
-        raise ConfigError(f'--certmode: there is no mode "{text}": use one of {modes}') from None
+        raise ConfigError(
+            f"--certmode: there is no mode {quoted(text)}: use one of {modes}"
+        ) from None
 
 
 def _tls(flags: FlagValues, port: int, certmode: CertMode) -> bool:
@@ -178,8 +181,8 @@ def _home(flags: FlagValues) -> str:
     if home in ("", "blank") or home.startswith(("http://", "https://")):
         return home
     raise ConfigError(
-        f'--home: unknown value "{home}": leave it out, or give blank or a URL to redirect to '
-        "(http:// or https://)"
+        f"--home: unknown value {quoted(home)}: leave it out, or give blank or a URL "
+        "(http:// or https://) to redirect to"
     )
 
 

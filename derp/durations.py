@@ -14,6 +14,7 @@ import re
 from typing import Final
 
 from derp.errors import ConfigError
+from derp.quoting import quoted
 
 NANOSECONDS: Final[dict[str, int]] = {
     "ns": 1,
@@ -59,7 +60,7 @@ def parse_duration_ns(text: str) -> int:
     if rest == "0":
         return 0
     if not rest:
-        raise ConfigError(f'"{text}" is not a duration: {_CURE}')
+        raise ConfigError(f"{quoted(text)} is not a duration: {_CURE}")
     total = 0
     while rest:
         part = _PART.match(rest)
@@ -67,7 +68,7 @@ def parse_duration_ns(text: str) -> int:
         total += _part_ns(text, part)
         rest = rest[part.end() :]
     if total > MAX_NS + negative:
-        raise ConfigError(f'"{_shortened(text)}" is longer than 292 years, the longest duration')
+        raise ConfigError(f"{quoted(text)} is longer than 292 years, the longest duration")
     return -total if negative else total
 
 
@@ -100,13 +101,13 @@ def _part_ns(text: str, part: re.Match[str]) -> int:
     """Length of one number with its unit, such as the ``30s`` of ``2m30s``."""
     whole, fraction, unit = part[1], part[2] or "", part[3]
     if not whole and not fraction:
-        raise ConfigError(f'"{_shortened(text)}" is not a duration: {_CURE}')
+        raise ConfigError(f"{quoted(text)} is not a duration: {_CURE}")
     if not unit:
-        raise ConfigError(f'"{_shortened(text)}" is not a duration, a unit is missing: {_CURE}')
+        raise ConfigError(f"{quoted(text)} is not a duration, a unit is missing: {_CURE}")
     if unit not in NANOSECONDS:
         units = ", ".join(name for name in NANOSECONDS if name.isascii())
         raise ConfigError(
-            f'"{_shortened(text)}" is not a duration, there is no unit "{unit[:8]}": use {units}'
+            f"{quoted(text)} is not a duration, there is no unit {quoted(unit[:8])}: use {units}"
         )
     whole = whole.lstrip("0")
     if len(whole) > _MAX_DIGITS:
@@ -123,8 +124,3 @@ def _decimal(value: int, unit: int) -> str:
     if not rest:
         return str(whole)
     return f"{whole}.{str(rest).zfill(len(str(unit)) - 1).rstrip('0')}"
-
-
-def _shortened(text: str) -> str:
-    """What to repeat of a value in an error: its beginning."""
-    return text if len(text) <= 64 else text[:61] + "..."

@@ -17,6 +17,7 @@ from typing import Final
 from derp.config import DebugKnobs
 from derp.errors import ConfigError, ProtocolError
 from derp.goflag import parse_bool
+from derp.quoting import quoted
 from derp.wire.keys import parse_untyped_public
 
 QUEUE_DEPTH: Final = "TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH"
@@ -75,7 +76,7 @@ def _queue_depth(environ: Mapping[str, str]) -> int:
     depth = int(text) if _DECIMAL.fullmatch(text) else 0
     if not 1 <= depth <= MAX_QUEUE_DEPTH:
         raise ConfigError(
-            f'environment variable {QUEUE_DEPTH}: "{text}" is not a number of packets from '
+            f"environment variable {QUEUE_DEPTH}: {quoted(text)} is not a number of packets from "
             f"1 to {MAX_QUEUE_DEPTH}"
         )
     return depth
@@ -91,7 +92,7 @@ def _keys(environ: Mapping[str, str]) -> tuple[frozenset[bytes], list[str]]:
             keys.add(parse_untyped_public(item))
         except ProtocolError:
             skipped.append(
-                f'environment variable {VERBOSE_DROPS}: skipping "{item[:80]}", '
+                f"environment variable {VERBOSE_DROPS}: skipping {quoted(item)}, "
                 "which is not a node key of 64 hex digits"
             )
     return frozenset(keys), skipped
@@ -108,7 +109,7 @@ def _networks(environ: Mapping[str, str]) -> tuple[IPv4Network | IPv6Network, ..
             found.append(ip_network(item, strict=False))
         except ValueError:
             raise ConfigError(
-                f'environment variable {TRUSTED_CIDRS}: "{item[:80]}" is not a network: '
+                f"environment variable {TRUSTED_CIDRS}: {quoted(item)} is not a network: "
                 "write addresses with a prefix length, such as 10.0.0.0/8"
             ) from None
     return tuple(found)

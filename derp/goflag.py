@@ -30,6 +30,7 @@ from typing import Final
 
 from derp.durations import format_duration, parse_duration
 from derp.errors import ConfigError
+from derp.quoting import quoted
 
 Value = bool | int | float | str
 """What a flag can hold; a duration is a ``float`` of seconds."""
@@ -168,7 +169,7 @@ def parse_bool(text: str) -> bool:
         return True
     if text in _FALSE:
         return False
-    raise ConfigError(f"{_quoted(text)} is neither true nor false")
+    raise ConfigError(f"{quoted(text)} is neither true nor false")
 
 
 def parse_int(text: str) -> int:
@@ -184,11 +185,11 @@ def parse_int(text: str) -> int:
     try:
         value = int(digits[:80], 0)  # 64 binary digits and their underscores; more is too large
     except ValueError:
-        raise ConfigError(f"{_quoted(text)} is not a whole number") from None
+        raise ConfigError(f"{quoted(text)} is not a whole number") from None
     if match and match["sign"] == "-":
         value = -value
     if len(digits) > 80 or not -(1 << 63) <= value < 1 << 63:
-        raise ConfigError(f"{_quoted(text)} is too large a number")
+        raise ConfigError(f"{quoted(text)} is too large a number")
     return value
 
 
@@ -207,11 +208,11 @@ def parse_float(text: str) -> float:
         elif _HEXADECIMAL.fullmatch(plain):
             value = float.fromhex(plain)
         else:
-            raise ConfigError(f"{_quoted(text)} is not a number")
+            raise ConfigError(f"{quoted(text)} is not a number")
     except OverflowError:
         value = math.inf
     if math.isinf(value):
-        raise ConfigError(f"{_quoted(text)} is too large a number")
+        raise ConfigError(f"{quoted(text)} is too large a number")
     return value
 
 
@@ -256,7 +257,7 @@ def _split(word: str) -> tuple[str, str, str]:
     """Take ``--name=value`` apart into name, ``=`` or nothing, and value."""
     body = word[2:] if word[1] == "-" else word[1:]
     if not body or body[0] in "-=":
-        raise FlagError(f"{_quoted(word)} is not a flag: write --name or --name=value")
+        raise FlagError(f"{quoted(word)} is not a flag: write --name or --name=value")
     return body.partition("=")
 
 
@@ -273,7 +274,7 @@ def _unknown(word: str, name: str, known: dict[str, Flag]) -> FlagError:
     near = get_close_matches(name, known, n=1)
     hint = f": did you mean {known[near[0]].spelling}?" if near else ""
     dashes = word[: word.index(name)]
-    return FlagError(f"there is no flag {_quoted(dashes + name)}{hint}")
+    return FlagError(f"there is no flag {quoted(dashes + name)}{hint}")
 
 
 def _stray(word: str, previous: Flag | None) -> FlagError:
@@ -283,7 +284,7 @@ def _stray(word: str, previous: Flag | None) -> FlagError:
         cure = f'a boolean takes its value after "=": write {previous.spelling}={meant}'
     else:
         cure = "every word must belong to a flag: write --flag value or --flag=value"
-    return FlagError(f"{_quoted(word)} is not a flag and does not belong to one: {cure}")
+    return FlagError(f"{quoted(word)} is not a flag and does not belong to one: {cure}")
 
 
 def _default_text(flag: Flag) -> str:
@@ -293,9 +294,3 @@ def _default_text(flag: Flag) -> str:
     if flag.kind is Kind.DURATION:
         return format_duration(float(flag.default))
     return "true" if flag.default is True else str(flag.default)
-
-
-def _quoted(text: str) -> str:
-    """Repeat a word in a sentence: its beginning, printable."""
-    shown = text if len(text) <= 64 else text[:61] + "..."
-    return f'"{shown}"' if shown.isprintable() else ascii(shown)

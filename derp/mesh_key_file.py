@@ -18,6 +18,7 @@ from typing import Final
 
 from derp.errors import ConfigError, ProtocolError
 from derp.goflag import FlagValues
+from derp.quoting import quoted
 from derp.wire.keys import is_zero, parse_mesh_key
 
 MESH_KEY_VARIABLE: Final = "TAILSCALE_DERPER_MESH_KEY"
@@ -48,9 +49,11 @@ def find_mesh_key(
         path = default_mesh_key_file(environ)
     if not path:
         return None, ()
-    key = _parse(f'--mesh-psk-file: "{path}"', _read(path))
+    key = _parse(f"--mesh-psk-file: {quoted(path)}", _read(path))
     if key is None:
-        return None, (f'--mesh-psk-file: "{path}" holds no key: nobody gets the rights of a mesh',)
+        return None, (
+            f"--mesh-psk-file: {quoted(path)} holds no key: nobody gets the rights of a mesh",
+        )
     return key, ()
 
 
@@ -68,7 +71,7 @@ def _read(path: str) -> str:
             return file.read(_MAX_FILE_LEN).decode("ascii", "replace")
     except OSError as error:
         raise ConfigError(
-            f'--mesh-psk-file: cannot read "{path}" ({error.strerror}): '
+            f"--mesh-psk-file: cannot read {quoted(path)} ({error.strerror}): "
             "name a file that this user may read"
         ) from None
 

@@ -97,9 +97,9 @@ class Options(usage.Options):
         return head + "".join(groups)
 
 
-class RelayService(MultiService):
+class RelayStart(MultiService):
     """
-    The relay as twistd starts it.
+    The relay while twistd starts it.
 
     Exists because twistd answers an exception of a starting service with a traceback.
     """
@@ -129,7 +129,7 @@ def makeService(options: Options) -> IService:
     for notice in options.config.notices:
         log.warn("{notice}", notice=notice)
     with _ending_the_start(options):
-        return RelayService(build(options.config, reactor), options)
+        return RelayStart(build(options.config, reactor), options)
 
 
 @contextmanager

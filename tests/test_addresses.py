@@ -79,7 +79,8 @@ class ParseListenAddressTests(SynchronousTestCase):
         """No text raises anything else."""
         try:
             host, port = parse_listen_address("-a", text, resolve)
-        except ConfigError:
+        except ConfigError as error:
+            self.assertTrue(str(error).isprintable(), str(error))
             return
         self.assertTrue(0 <= port <= 65535 and "[" not in host)
 

@@ -258,8 +258,8 @@ class FlagTableTests(SynchronousTestCase):
         try:
             parsed = parse_flags(FLAGS, line)
             config_from_flags(parsed.given, ENVIRON, is_root=True, resolve=_nowhere)
-        except ConfigError:
-            return
+        except ConfigError as error:
+            self.assertTrue(str(error).isprintable(), str(error))
 
 
 def _nowhere(name: str) -> str:

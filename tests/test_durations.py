@@ -108,14 +108,15 @@ class ParseDurationTests(SynchronousTestCase):
     def test_long_value_is_cut_in_the_sentence(self) -> None:
         """A value of any length makes a sentence that fits on a screen."""
         error = self.assertRaises(ConfigError, parse_duration_ns, "1" * 100_000)
-        self.assertLess(len(str(error)), 200)
+        self.assertLess(len(str(error)), 400)
 
     @given(st.text(max_size=30) | st.text("0123456789.hmsun-+ \u00b5\u03bc", max_size=20))
     def test_anything(self, text: str) -> None:
         """No text at all raises anything else."""
         try:
             value = parse_duration_ns(text)
-        except ConfigError:
+        except ConfigError as error:
+            self.assertTrue(str(error).isprintable(), str(error))
             return
         self.assertLessEqual(abs(value), MAX_NS + 1)
 

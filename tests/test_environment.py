@@ -91,3 +91,4 @@ class ReadKnobsTests(SynchronousTestCase):
             read_knobs(environ)
         except ConfigError as error:
             self.assertIn("environment variable", str(error))
+            self.assertTrue(str(error).isprintable(), str(error))

@@ -30,7 +30,8 @@ SHARED = {
     "derp": set(),
     "derp.errors": set(),
     "derp.config": {"derp.errors"},
-    "derp.durations": {"derp.errors"},
+    "derp.durations": {"derp.errors", "derp.quoting"},
+    "derp.quoting": set(),
 }
 """What any module may import, and what of ours these import themselves."""
 
