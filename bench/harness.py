@@ -70,16 +70,16 @@ class Benchmark:
     """Asks the server after a run and adds what it says to the run."""
 
 
-def add_options(parser: argparse.ArgumentParser, seconds: float, rounds: int = 5) -> None:
+def add_options(parser: argparse.ArgumentParser, seconds: float, warmup: float = 0.5) -> None:
     """Declare the options that every benchmark has."""
     add = parser.add_argument
     add("--derper", metavar="PATH", help="compare with this build of the Go derper")
     other = "compare with any server; {port} and {dir} are filled in; may be repeated"
     add("--other", action="append", default=[], metavar="NAME=COMMAND", help=other)
     add("--only", metavar="NAMES", help="compare only these servers (comma list)")
-    add("--rounds", type=int, default=rounds, help=f"runs of each case ({rounds})")
+    add("--rounds", type=int, default=5, help="runs of each case (5)")
     add("--seconds", type=float, default=seconds, help=f"measured per run ({seconds})")
-    add("--warmup", type=float, default=0.5, help="before that (0.5)")
+    add("--warmup", type=float, default=warmup, help=f"before that ({warmup})")
     add("--match", default="", metavar="REGEX", help="only cases whose name matches")
     add("--json", type=Path, help="result file (build/bench/BENCHMARK.json)")
     add("--server-cpu", type=int, default=0, help="CPU of the servers (0)")

@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="bench.overload", description=__doc__.partition("\n\n")[0]
     )
-    add_options(parser, seconds=2)
+    add_options(parser, seconds=2, warmup=2)  # until the kernel's buffers are full
     parser.add_argument("--size", type=int, default=1200, help="bytes of a packet (1200)")
     parser.add_argument("--pairs", type=numbers, default=[10, 100], metavar="LIST")
     parser.add_argument("--rates", type=numbers, default=DEFAULT_RATES, metavar="LIST")
