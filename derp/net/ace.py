@@ -121,7 +121,6 @@ class ConnectResource(Resource):
         if target is None:
             self.log.info("CONNECT to {target!r} not allowed", target=request.uri[:_MAX_LOGGED])
             return plain_error(request, 403, "Invalid CONNECT target")
-        request.channel.hold_input()
         back = TunnelEnd(self._wheel)
         dialing = self._endpoint_for(*target).connect(Factory.forProtocol(lambda: back))
         dialing.addTimeout(DIAL_S, self._clock)

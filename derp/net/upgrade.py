@@ -6,8 +6,9 @@ A client in fast start sends its ClientInfo right behind the request, often in t
 so bytes behind the request belong to the new protocol and none may be lost. While a request
 is answered the channel is in raw mode; what is left behind the request therefore arrives at
 ``rawDataReceived`` in the same turn of :class:`~twisted.protocols.basic.LineReceiver`'s loop,
-after ``render`` has returned; only what came in one piece with a request's body is replayed by
-``requestDone``. That is all that is relied on: nothing private is read.
+after ``render`` has returned. What came in one piece with a request's body, or while a taker
+was still to be found, the channel keeps back and replays in ``requestDone``. That is all that is
+relied on: nothing private is read.
 
 On our own transport (``setProtocol``) the channel is left behind and freed; on Twisted's it
 stays as a shim that passes everything on.
@@ -25,9 +26,6 @@ from zope.interface import implementer
 
 from derp.net.http_channel import BoundedChannel
 from derp.net.http_deadlines import HTTPTiming
-
-MAX_HELD = 64 * 1024
-"""Bytes kept behind a request that is not decided yet; then reading pauses."""
 
 
 @implementer(IProtocol)
@@ -80,29 +78,18 @@ class UpgradableChannel(BoundedChannel):
     def __init__(self, timing: HTTPTiming) -> None:
         super().__init__(timing)
         self._taker: IProtocol | None = None
-        self._held: list[bytes] | None = None
-        self._held_size = 0
 
     @property
     def taken_over(self) -> bool:
         """Whether the connection is no longer HTTP's."""
         return self._taker is not None
 
-    def hold_input(self) -> None:
-        """
-        Keep what follows the current request for whoever takes over later.
-
-        For takers that have something to wait for. :meth:`take_over` delivers it; an answer
-        to the request instead must close the connection.
-        """
-        self._held = []
-
     def take_over(self, taker: IProtocol, lost: Callable[[], None] | None = None) -> None:
         """
         Give the connection away; HTTP has no more part in it, nor have its deadlines.
 
-        To be called while a request is being answered, which must not have written anything,
-        and whose ``render`` returns ``NOT_DONE_YET``.
+        To be called while a request is being answered, at once or later; it must not have
+        written anything, and its ``render`` returns ``NOT_DONE_YET``.
 
         :param lost: called when the connection is lost, after the taker was told.
         """
@@ -117,16 +104,13 @@ class UpgradableChannel(BoundedChannel):
         if swap is not None:
             swap(taker)
         self._leave_http()
-        if self._held:
-            held, self._held = b"".join(self._held), None
-            taker.dataReceived(held)
 
     def _leave_http(self) -> None:
         # Requests piled up behind this one may have made the channel stop reading. (First: the
         # taker may stop it again.)
         self.transport.resumeProducing()
-        # Being done with the request, the channel replays what came in one piece with the end
-        # of the request's body: to ``dataReceived``, so to the taker.
+        # Being done with the request, the channel replays what it has kept back behind it: to
+        # ``dataReceived``, so to the taker.
         self.persistent = True
         self.requestDone(self.requests[0])
         # The rest of the piece that is being worked on is for ``rawDataReceived``.
@@ -141,11 +125,6 @@ class UpgradableChannel(BoundedChannel):
     def rawDataReceived(self, data: bytes) -> None:
         if self._taker is not None:
             self._taker.dataReceived(data)
-        elif self._held is not None:
-            self._held.append(data)
-            self._held_size += len(data)
-            if self._held_size > MAX_HELD:
-                self.transport.pauseProducing()
         else:
             super().rawDataReceived(data)
 
@@ -154,5 +133,4 @@ class UpgradableChannel(BoundedChannel):
             taker, self._taker = self._taker, None
             taker.connectionLost(reason)
         else:
-            self._held = None
             super().connectionLost(reason)

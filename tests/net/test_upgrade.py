@@ -18,7 +18,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from derp.config import Config
 from derp.net.derp_resource import upgrade_head
-from derp.net.upgrade import MAX_HELD, LossWatcher
+from derp.net.upgrade import LossWatcher
 from derp.net.web import build_main_site
 from tests.net.http_exchange import Exchange
 from tests.net.sites import (
@@ -161,6 +161,14 @@ class UpgradeTests(UpgradeTestCase):
         self.later.request.finish()
         self.assertEqual(visit.transport.producerState, "producing")
         self.assertEqual(len(self.relay.connections), 1)
+
+    def test_full_socket(self) -> None:
+        """A channel that stopped reading because nobody took its answers starts again, too."""
+        visit = self.visit()
+        visit.transport.producer.pauseProducing()
+        self.assertEqual(visit.transport.producerState, "paused")
+        visit.send(FAST)
+        self.assertEqual(visit.transport.producerState, "producing")
 
     @settings(max_examples=50, deadline=None)
     @given(st.lists(st.integers(1, 40)))
@@ -308,23 +316,36 @@ class LossWatcherTests(SynchronousTestCase):
         self.assertEqual(told, [True])
 
 
-class HoldTests(UpgradeTestCase):
+class LaterTakeOverTests(UpgradeTestCase):
     """A take-over that comes later than the request."""
 
-    def test_held_input(self) -> None:
+    def test_input_meanwhile(self) -> None:
         """What comes meanwhile is kept, up to a bound, and delivered first."""
         visit = self.visit()
-        visit.send(get("/debug/later"))
-        visit.channel.hold_input()
-        visit.send(b"a" * MAX_HELD)
+        visit.send(get("/debug/later") + b"early ")
+        visit.send(b"a" * 10_000)
         self.assertEqual(visit.transport.producerState, "producing")
-        visit.send(b"b")
+        visit.send(b"b" * 10_000)
         self.assertEqual(visit.transport.producerState, "paused")
         taker = FakeConnection(b"", {})
         visit.channel.take_over(taker)
         visit.send(b"c")
-        self.assertEqual(taker.received, b"a" * MAX_HELD + b"bc")
+        self.assertEqual(taker.received, b"early " + b"a" * 10_000 + b"b" * 10_000 + b"c")
         self.assertEqual(visit.transport.producerState, "producing")
+        self.assertFalse(visit.closing)
+
+    def test_taker_stops_reading(self) -> None:
+        """A taker that wants no more, having seen what was kept, is not made to read on."""
+
+        class Full(FakeConnection):
+            def dataReceived(self, data: bytes) -> None:
+                super().dataReceived(data)
+                self.transport.pauseProducing()
+
+        visit = self.visit()
+        visit.send(get("/debug/later") + CLIENT_INFO)
+        visit.channel.take_over(Full(b"", {}))
+        self.assertEqual(visit.transport.producerState, "paused")
 
 
 class TwistedTransportTests(TestCase):
