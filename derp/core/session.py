@@ -11,8 +11,8 @@ RUNNING             FRAME         :data:`FRAME_RULES` checked, frame acted on
 any                 LOST          unregistered if it was registered → CLOSED
 ==================  ============  ===========================================================
 
-Every other combination is the remote's fault. While ADMITTING the adapter stops reading, so
-that no frame can come.
+Every other combination is the remote's fault. What a client sends while ADMITTING is left
+unconsumed (the adapter stops reading); what comes after the end is swallowed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from enum import Enum, auto
 
 from derp.core.connection import Connection, PeerSink, RemoteAddress
 from derp.core.relay import Relay
-from derp.core.router import relay_run
+from derp.core.router import bad_send_packet, relay_run
 from derp.errors import ProtocolError
 from derp.wire.frames import (
     HEADER_LEN,
@@ -191,50 +191,75 @@ class Session:
             once there are :attr:`wanted` bytes.
         :raises ProtocolError: the remote broke the rules; the connection must be closed.
         """
-        pos = 0
         conn = self.conn
-        if conn is not None and conn.dup and end - self._skip >= HEADER_LEN:
-            self.relay.registry.note_activity(conn)
-        while self.state is not State.CLOSED:
-            if self._skip:
-                skipped = min(self._skip, end - pos)
-                self._skip -= skipped
-                pos += skipped
-            if end - pos < HEADER_LEN:
+        pos = 0
+        if (  # mostly a turn is a run of packets and nothing else
+            conn is not None
+            and end >= _HEAD
+            and buf[0] == _SEND
+            and not self._skip
+            and not conn.dup
+        ):
+            pos = relay_run(self.relay, conn, buf, view, 0, end)
+            if pos:
                 self.wanted = HEADER_LEN
+                if pos == end:
+                    return end
+        return self._receive_frames(buf, view, pos, end)
+
+    def _receive_frames(self, buf: bytearray, view: memoryview, pos: int, end: int) -> int:
+        """Go on with :meth:`receive` from ``pos``, one frame (or run of packets) at a time."""
+        while self.state is State.RUNNING or self.state is State.AWAIT_CLIENT_INFO:
+            if self._skip:
+                pos += self._skip_some(end - pos)
+            if end - pos < HEADER_LEN:
+                self.wanted = 1 if self._skip else HEADER_LEN
                 return pos
             conn = self.conn
-            if buf[pos] == _SEND and conn is not None:
-                if end - pos >= _HEAD:
-                    before = pos
-                    pos = relay_run(self.relay, conn, buf, view, pos, end)
-                    if pos != before:
-                        continue
-                self.wanted = self._check_send(buf, pos)
-                return pos
-            frame_type: int = buf[pos]
+            self._note_header(conn)
+            frame_type = buf[pos]
             length: int = LENGTH(buf, pos + 1)[0]
-            if not self._check(frame_type, length):
-                pos += HEADER_LEN
-                self._skip = length
+            is_packet = frame_type == _SEND and conn is not None
+            if is_packet:
+                size = self._send_packet_size(length)
+            elif self._check(frame_type, length):
+                size = HEADER_LEN + length
+            else:
+                self._skip = HEADER_LEN + length
                 continue
-            stop = pos + HEADER_LEN + length
-            if stop > end:
-                self.wanted = stop - pos
+            if end - pos < size:
+                self.wanted = size
                 return pos
-            payload = bytes(view[pos + HEADER_LEN : stop])
-            pos = stop
-            self._act(frame_type, payload)
-            if self.state is State.ADMITTING:
-                self.wanted = HEADER_LEN
-                return pos
-        return end
+            if is_packet:
+                assert conn is not None
+                # Duplicates may take turns between any two frames: each is judged by itself.
+                stop = pos + size if conn.dup else end
+                pos = relay_run(self.relay, conn, buf, view, pos, stop)
+            else:
+                payload = bytes(view[pos + HEADER_LEN : pos + size])
+                pos += size
+                self._act(frame_type, payload)
+        return pos if self.state is State.ADMITTING else end
 
-    def _check_send(self, buf: bytearray, pos: int) -> int:
-        """How long an incomplete SendPacket is; refuse an impossible one at its header."""
-        length: int = LENGTH(buf, pos + 1)[0]
+    def _skip_some(self, there: int) -> int:
+        """Pass over what has come of a frame nobody knows."""
+        skipped = min(self._skip, there)
+        self._skip -= skipped
+        assert self.conn is not None
+        self.conn.recv_bytes += skipped
+        return skipped
+
+    def _note_header(self, conn: Connection | None) -> None:
+        """A frame's header is there: one of several connections of a key has spoken."""
+        if self.wanted > HEADER_LEN:
+            self.wanted = HEADER_LEN  # it was there before, only its payload was not
+        elif conn is not None and conn.dup:
+            self.relay.registry.note_activity(conn)
+
+    def _send_packet_size(self, length: int) -> int:
+        """How much of a SendPacket must be there; refuse an impossible one at its header."""
         if length < KEY_LEN:
-            raise ProtocolError(f"SendPacket of {length} bytes has no room for its destination")
+            raise ProtocolError(bad_send_packet(length))
         if length > KEY_LEN + MAX_PACKET:
             return _HEAD  # the reference reads the key before it closes; so do we
         return HEADER_LEN + length
@@ -309,9 +334,9 @@ class Session:
         """Admission said no. The client is not told why: there is no frame for it."""
         if self.state is State.CLOSED:
             return
+        self._enter(Input.REFUSED)
         request = self._request
         assert request is not None
-        self._enter(Input.REFUSED)
         self.relay.stats.logins_refused += 1
         self.sink.close(f"client nodekey:{request.key.hex()} rejected: {reason}")
 
@@ -340,5 +365,6 @@ class Session:
         """The connection is gone; says so to whoever has to know. Harmless twice."""
         registered = self.state is State.RUNNING
         self._enter(Input.LOST)
-        if registered and self.conn is not None:
-            self.relay.unregister(self.conn)
+        conn, self.conn = self.conn, None
+        if registered and conn is not None:
+            self.relay.unregister(conn)
