@@ -8,6 +8,7 @@ was sent packets from it hears PeerGone.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hmac import compare_digest
 
@@ -108,6 +109,10 @@ class Relay:
             dest.heard = set()
         dest.heard.add(source)
         self._subscribers.setdefault(source, set()).add(dest)
+
+    def subscriptions(self) -> Iterator[tuple[bytes, set[Connection]]]:
+        """Sources, and who will be told when they leave the region."""
+        return iter(self._subscribers.items())
 
     # -- the mesh --------------------------------------------------------------------------
 
