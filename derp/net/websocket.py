@@ -1,10 +1,10 @@
 """
 DERP over WebSocket, for browsers: the byte stream cut into binary messages.
 
-The relay protocol talks to :class:`WebSocketTransport`, which looks like any transport;
-:class:`WebSocketProtocol` stands between that and the real one. Message boundaries mean
-nothing in either direction. The framing is wsproto's: a sans-I/O state machine that hands out
-a message's bytes as they come, so that nothing here waits for a whole one.
+The relay protocol talks to a :class:`~derp.net.websocket_transport.WebSocketTransport`, which
+looks like any transport; :class:`WebSocketProtocol` stands between that and the real one.
+Message boundaries mean nothing in either direction. The framing is wsproto's: a sans-I/O state
+machine that hands out a message's bytes as they come, so that nothing waits for a whole one.
 
 Limits are those of derper's library: a client's message may hold 32768 bytes. Of a longer one
 32769 bytes still enter the stream, then the connection is closed with 1009.
@@ -12,23 +12,19 @@ Limits are those of derper's library: a client's message may hold 32768 bytes. O
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import (
-    IAddress,
-    IConsumer,
-    IProtocol,
-    IPushProducer,
-    ITransport,
-)
+from twisted.internet.interfaces import IProtocol, IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
 from wsproto.frame_protocol import CloseReason
 from zope.interface import implementer
+
+from derp.net.websocket_transport import WebSocketTransport
 
 MAX_RECEIVED: Final = 32768
 """Bytes one incoming message may hold (``coder/websocket``: ``defaultReadLimit``)."""
@@ -215,73 +211,3 @@ class WebSocketProtocol(Protocol):
         self._producer = None
         if relay is not None:
             relay.connectionLost(reason)
-
-
-@implementer(ITransport, IConsumer, IPushProducer)
-class WebSocketTransport:
-    """
-    What the relay protocol writes to.
-
-    It has no ``getHandle``: there is no TCP round-trip time of the stream inside.
-    """
-
-    def __init__(self, websocket: WebSocketProtocol) -> None:
-        self._websocket = websocket
-
-    @property
-    def _real(self) -> Any:
-        return self._websocket.transport
-
-    @property
-    def disconnecting(self) -> bool:
-        """Whether writing is of no use any more."""
-        return self._websocket.ending
-
-    @property
-    def bytes_moved_at(self) -> float | None:
-        """See :class:`derp.net.transport.StreamTransport`; other transports do not know."""
-        moved_at: float | None = getattr(self._real, "bytes_moved_at", None)
-        return moved_at
-
-    def write(self, data: bytes) -> None:
-        self._websocket.send(data)
-
-    def writeSequence(self, data: Iterable[bytes]) -> None:
-        self._websocket.send(b"".join(data))
-
-    def loseConnection(self) -> None:
-        self._websocket.close()
-
-    def abortConnection(self) -> None:
-        """End now; what is unsent is lost."""
-        self._real.abortConnection()
-
-    def getPeer(self) -> IAddress:
-        peer: IAddress = self._real.getPeer()
-        return peer
-
-    def getHost(self) -> IAddress:
-        host: IAddress = self._real.getHost()
-        return host
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """
-        Take a push producer.
-
-        :raises ValueError: for a pull producer: the relay protocol is none.
-        """
-        if not streaming:
-            raise ValueError("only push producers are served")
-        self._websocket.set_producer(producer)
-
-    def unregisterProducer(self) -> None:
-        self._websocket.set_producer(None)
-
-    def pauseProducing(self) -> None:
-        self._real.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        self._real.resumeProducing()
-
-    def stopProducing(self) -> None:
-        self.loseConnection()

@@ -15,7 +15,7 @@ from derp.net.http_deadlines import (
 from derp.net.timer_wheel import GRANULARITY_S, TimerWheel
 from derp.net.web import build_main_site, build_plain_site
 from tests.net.sites import Visit, get, site_parts
-from tests.net.test_upgrade import LaterPage
+from tests.net.upgrade_case import LaterPage
 
 LATE_S = 2 * GRANULARITY_S
 """The wheel's coarseness, with room to spare."""
