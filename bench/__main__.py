@@ -31,13 +31,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=ROOT / "build" / "bench", metavar="DIR")
     options, rest = parser.parse_known_args(arguments)
     skipped = options.skip.split(",")
+    failures = []
     for name, run in COMMANDS.items():
         if name in skipped:
             continue
         path = options.results / f"{name}.json"
-        run([*rest, "--json", str(path)])
-        if name in plot.PLOTS:
-            plot.main([str(path), "-o", str(path.with_suffix(".svg"))])
+        try:
+            run([*rest, "--json", str(path)])
+            if name in plot.PLOTS:
+                plot.main([str(path), "-o", str(path.with_suffix(".svg"))])
+        except SystemExit as error:
+            failures.append(str(error))
+    if failures:
+        raise SystemExit("\n".join(failures))
 
 
 if __name__ == "__main__":

@@ -165,6 +165,7 @@ class Session:
             "servers": {spec.name: " ".join(spec.command) for spec in self.specs},
             "metrics": [metric.described() for metric in self.benchmark.metrics],
             "problems": self.problems,
+            "failed_runs": self.failures,
             "cases": [
                 {
                     "name": case.name,
@@ -305,3 +306,6 @@ def command(
     finish(result, options)
     if after is not None:
         after(result)
+    if result["failed_runs"]:
+        failed = ", ".join(f"{count} of {name}" for name, count in result["failed_runs"].items())
+        raise SystemExit(f"{parser.prog}: runs failed: {failed}")
