@@ -19,11 +19,11 @@ MANUAL = {"certmode": CertMode.MANUAL, "hostname": "127.0.0.1", "http_port": 808
 
 CONFIGS = {
     "derp-off": Config(tls=False, derp=False),
-    "home-blank": Config(**MANUAL, home="blank"),  # type: ignore[arg-type]
+    "home-blank": Config(**MANUAL, home="blank"),
     "home-redirect": Config(tls=False, home="https://example.com/landing?x=1"),
     "plain-main": Config(tls=False, hostname="derp9.tailscale.com"),
     "tls": Config(
-        **MANUAL,  # type: ignore[arg-type]
+        **MANUAL,
         bootstrap_dns_names=("localhost",),
         unpublished_bootstrap_dns_names=("ip6-localhost.invalid", "localhost.localdomain"),
     ),
@@ -82,13 +82,13 @@ class HTTPVectorsMixin:
             self._compare(case["name"], path, answer, expected)
             if "bytes_after_head_hex" in expected:
                 after = bytes.fromhex(expected["bytes_after_head_hex"])
-                self.assertEqual(await exchange.exactly(len(after)), after)  # type: ignore[attr-defined]
-                self.assertFalse(exchange.closed)  # type: ignore[attr-defined]
+                self.assertEqual(await exchange.exactly(len(after)), after)
+                self.assertFalse(exchange.closed)
             elif expected["closes_after"]:
-                self.assertEqual(await exchange.end(), b"")  # type: ignore[attr-defined]
+                self.assertEqual(await exchange.end(), b"")
             else:
                 exchange.transport.write(SERVED)
-                self.assertIn((await exchange.answer()).status, (200, 302))  # type: ignore[attr-defined]
+                self.assertIn((await exchange.answer()).status, (200, 302))
         finally:
             exchange.transport.abortConnection()
 

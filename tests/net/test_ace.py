@@ -81,7 +81,7 @@ class FakeDial:
         self.targets.append((host, port))
         return self
 
-    def connect(self, factory: Factory[Any]) -> Deferred[Any]:
+    def connect(self, factory: Any) -> Deferred[Any]:
         if self.answer is not None:
             return self.answer
         self.factory = factory
@@ -213,7 +213,7 @@ class ConnectTests(SynchronousTestCase):
     def test_counted(self) -> None:
         """A tunnel is a live request for as long as it lasts."""
         transport = AbortableTransport()
-        transport.tls_version = "1.3"  # type: ignore[attr-defined]
+        transport.tls_version = "1.3"
         self.visit = Visit(self.site, transport)
         self.open()
         self.assertEqual(self.parts.tls_stats.active, {"1.3": 1})
@@ -231,7 +231,7 @@ class RealTunnelTests(TestCase):
             def connectionMade(self) -> None:
                 target.callback(self)
 
-        listen: Any = reactor.listenTCP  # type: ignore[attr-defined]
+        listen: Any = reactor.listenTCP
         target_port = listen(0, Factory.forProtocol(Target), interface="127.0.0.1")
         self.addCleanup(target_port.stopListening)
 

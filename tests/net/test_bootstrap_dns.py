@@ -63,7 +63,7 @@ class BootstrapDNSRefreshTests(SynchronousTestCase):
             self.bootstrap,
             published=published,
             unpublished=unpublished,
-            resolver=self.resolver,  # type: ignore[arg-type]
+            resolver=self.resolver,
             look_up_txt=lambda name: self.txt[name](),
         )
         service.startService()

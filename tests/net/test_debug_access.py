@@ -27,7 +27,7 @@ class DebugAccessTests(SynchronousTestCase):
         dev: bool = False,
         **knobs: object,
     ) -> bytes:
-        config = Config(tls=False, dev=dev, knobs=DebugKnobs(**knobs))  # type: ignore[arg-type]
+        config = Config(tls=False, dev=dev, knobs=DebugKnobs(**knobs))
         site = build_main_site(site_parts(Clock(), config, debug_pages=PAGES))
         transport = AbortableTransport()
         transport.peerAddr = peer

@@ -73,7 +73,7 @@ class HTTPDeadlinesTests(SynchronousTestCase):
         entries: list[float] = []
 
         class Counting(TimerWheel):
-            def schedule(self, delay_s, call):  # type: ignore[no-untyped-def]
+            def schedule(self, delay_s, call):
                 entries.append(delay_s)
                 return super().schedule(delay_s, call)
 

@@ -81,7 +81,7 @@ class MuxTests(SynchronousTestCase):
 
     def choose(self, path: bytes) -> tuple[Any, FakeRequest]:
         request = FakeRequest(path)
-        return self.mux.resource_for(request), request  # type: ignore[arg-type]
+        return self.mux.resource_for(request), request
 
     def test_exact_and_below(self) -> None:
         """The longest pattern wins; what is no pattern belongs to the nearest subtree."""

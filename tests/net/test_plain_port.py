@@ -12,7 +12,7 @@ class Token(TextPage):
     """Answers with the token asked for."""
 
     def render(self, request: object) -> bytes:
-        return b"token " + request.postpath[0]  # type: ignore[attr-defined,no-any-return]
+        return b"token " + request.postpath[0]
 
 
 class PlainPortTests(SynchronousTestCase):
@@ -21,7 +21,7 @@ class PlainPortTests(SynchronousTestCase):
     def visit(self, peer: str = "8.8.8.8", challenges: object = None) -> Visit:
         pages = {"/debug/vars": TextPage(b"vars")}
         parts = site_parts(Clock(), Config(), debug_pages=pages)
-        site = build_plain_site(parts, build_main_site(parts), challenges)  # type: ignore[arg-type]
+        site = build_plain_site(parts, build_main_site(parts), challenges)
         return Visit(site, AbortableTransport(peer))
 
     def test_redirects(self) -> None:

@@ -414,6 +414,9 @@ class BackPressureTests(SynchronousTestCase):
         self.assertEqual((heard, self.client.writable), ([True], True))
         self.transport.producer.resumeProducing()
         self.assertEqual(heard, [True], "told once per change")
+        self.transport.producer.pauseProducing()
+        again = sum(self.client.send(PEER, bytes(10000)) for _ in range(1000))
+        self.assertEqual(again, sent, "the bound is for each pause anew")
 
     def test_forward_stalls(self) -> None:
         """A mesh peer that takes no packet for 5 s is given up."""

@@ -132,6 +132,33 @@ class TLSTests(LoopbackTestCase):
         relay.send(encode_recv_packet(PEER, b"x" * 65536))
         self.assertEqual(await heard, ReceivedPacket(PEER, b"x" * 65536))
 
+    async def test_socket_options(self) -> None:
+        """Small packets leave at once, and a peer that vanished is noticed."""
+        port, _ = self.listen(ServerTLS(LEAF, [META]))
+        client = await self.connect(f"https://{HOST}:{port}/derp")
+        transport: Any = client.transport
+        self.assertTrue(transport.getTcpNoDelay())
+        self.assertTrue(transport.getTcpKeepAlive())
+
+    async def test_pause_receiving(self) -> None:
+        """While the owner does not read, nothing is delivered; nothing is lost either."""
+        port, relays = self.listen(ServerTLS(LEAF, [META]))
+        client = await self.connect(f"https://{HOST}:{port}/derp")
+        await client.when_logged_in()
+        other = await self.connect(f"https://{HOST}:{port}/derp")
+        heard: list[Any] = []
+        client.on_message = heard.append
+        client.pause_receiving()
+        relays.relays[0].send(encode_recv_packet(PEER, b"packet"))
+        pong = client.ping()
+        await other.ping()
+        await other.ping()
+        self.assertEqual(heard, [])
+        self.assertNoResult(pong)
+        client.resume_receiving()
+        await pong
+        self.assertEqual(heard, [ReceivedPacket(PEER, b"packet")])
+
     async def test_untrusted(self) -> None:
         """A certificate that is not taken is explained, and the relay sees no request."""
         port, relays = self.listen(ServerTLS(LEAF, [META]))

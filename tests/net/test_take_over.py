@@ -8,7 +8,6 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectionDone
-from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -93,13 +92,13 @@ class LossWatcherTests(SynchronousTestCase):
                 return end
 
         inner = Buffered(b"", {})
-        watcher = LossWatcher(inner, lambda: None)  # type: ignore[arg-type]
+        watcher = LossWatcher(inner, lambda: None)
         self.assertEqual(watcher.bufferReceived, inner.bufferReceived)
         self.assertEqual(watcher.wanted, 7)
 
     def test_other_protocols(self) -> None:
         """A protocol that does not, does not seem to."""
-        watcher = LossWatcher(FakeConnection(b"", {}), lambda: None)  # type: ignore[arg-type]
+        watcher = LossWatcher(FakeConnection(b"", {}), lambda: None)
         self.assertFalse(hasattr(watcher, "bufferReceived"))
 
     def test_lost_is_told_even_after_a_failure(self) -> None:
@@ -110,7 +109,7 @@ class LossWatcherTests(SynchronousTestCase):
                 raise ZeroDivisionError
 
         told: list[bool] = []
-        watcher = LossWatcher(Failing(b"", {}), lambda: told.append(True))  # type: ignore[arg-type]
+        watcher = LossWatcher(Failing(b"", {}), lambda: told.append(True))
         with self.assertRaises(ZeroDivisionError):
             watcher.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(told, [True])
@@ -155,8 +154,8 @@ class TwistedTransportTests(TestCase):
         relay = FakeRelay()
         parts = site_parts(reactor, Config(tls=False), relay=relay)
         self.addCleanup(parts.wheel.stop)
-        site: Factory[Any] = build_main_site(parts)
-        port = reactor.listenTCP(0, site, interface="127.0.0.1")  # type: ignore[attr-defined]
+        site: Any = build_main_site(parts)
+        port = reactor.listenTCP(0, site, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
         exchange = await connectProtocol(endpoint, Exchange())

@@ -42,7 +42,7 @@ class TXTLookupTests(TestCase):
 
     def setUp(self) -> None:
         protocol = dns.DNSDatagramProtocol(server.DNSServerFactory(clients=[Zone()]))
-        port = reactor.listenUDP(0, protocol, interface="127.0.0.1")  # type: ignore[attr-defined]
+        port = reactor.listenUDP(0, protocol, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         servers = [("127.0.0.1", port.getHost().port)]
         self.patch(txt_lookup, "name_servers", lambda: servers)
@@ -50,10 +50,8 @@ class TXTLookupTests(TestCase):
     def test_strings_are_joined(self) -> None:
         """The strings of one record are one text, as in Go."""
         found: Deferred[list[str]] = TXTLookup(reactor)("t.example")
-        return found.addCallback(self.assertEqual, ["42"])  # type: ignore[return-value]
+        return found.addCallback(self.assertEqual, ["42"])
 
     def test_no_such_name(self) -> None:
         """A name that does not exist is an error."""
-        return self.assertFailure(  # type: ignore[return-value]
-            TXTLookup(reactor)("nothing.example"), DNSNameError
-        )
+        return self.assertFailure(TXTLookup(reactor)("nothing.example"), DNSNameError)

@@ -156,7 +156,7 @@ class UpgradeTests(UpgradeTestCase):
             def connectionMade(self) -> None:
                 raise ZeroDivisionError("on purpose")
 
-        self.relay.accept = lambda **options: Failing(b"", {})  # type: ignore[assignment,method-assign]
+        self.relay.accept = lambda **options: Failing(b"", {})
         visit = self.visit()
         self.assertEqual(visit.send(UPGRADE), b"")
         self.assertTrue(visit.transport.aborted)

@@ -40,7 +40,7 @@ class WebVectorTests(HTTPVectorsMixin, TestCase):
         site: Any = build_main_site(parts)
         if listener == "plain":
             site = build_plain_site(parts, site)
-        port = reactor.listenTCP(0, site, interface="127.0.0.1")  # type: ignore[attr-defined]
+        port = reactor.listenTCP(0, site, interface="127.0.0.1")
         self.addCleanup(parts.wheel.stop)
         self.addCleanup(port.stopListening)
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)

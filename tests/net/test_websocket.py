@@ -36,7 +36,7 @@ class StreamTests(WebSocketTestCase):
     def test_one_delivery_per_read(self) -> None:
         """What came together is delivered together: a session that pauses got all of it."""
         deliveries: list[bytes] = []
-        self.session.dataReceived = deliveries.append  # type: ignore[method-assign]
+        self.session.dataReceived = deliveries.append
         frames = b"".join(bytes(self.client.send(BytesMessage(data=b"x"))) for _ in range(5))
         self.websocket.dataReceived(frames)
         self.assertEqual(deliveries, [b"xxxxx"])

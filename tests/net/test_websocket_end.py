@@ -66,7 +66,7 @@ class EndTests(WebSocketTestCase):
         def ends(data: bytes) -> None:
             self.session.transport.loseConnection()
 
-        self.session.dataReceived = ends  # type: ignore[method-assign]
+        self.session.dataReceived = ends
         frames = bytes(self.client.send(BytesMessage(data=b"abc")))
         frames += bytes(self.client.send(Ping())) + bytes(self.client.send(CloseConnection(1000)))
         self.websocket.dataReceived(frames)

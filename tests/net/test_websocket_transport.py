@@ -35,7 +35,7 @@ class FacadeTests(WebSocketTestCase):
 
     def test_addresses(self) -> None:
         """Peer and host are the real connection's."""
-        facade: WebSocketTransport = self.session.transport  # type: ignore[assignment]
+        facade: WebSocketTransport = self.session.transport
         self.assertEqual(facade.getPeer(), self.transport.getPeer())
         self.assertEqual(facade.getHost(), self.transport.getHost())
         self.assertIsNone(facade.bytes_moved_at)
