@@ -31,12 +31,7 @@ from derp.errors import ProtocolError
 from derp.net.outcome import Outcome
 from derp.net.ping_table import PingTable
 from derp.net.relay_errors import ConnectFailed, LoginRefused, RelayError
-from derp.net.server_check import (
-    CertificateRefused,
-    ServerCheck,
-    explain_tls_error,
-    peer_chain,
-)
+from derp.net.server_check import CertificateRefused, ServerCheck, explain_tls_error, peer_chain
 from derp.wire.frames import (
     KEEP_ALIVE_S,
     PING_LEN,
@@ -220,8 +215,9 @@ class RelayClient(Protocol):
             self._ending = True
             self._transport.unregisterProducer()
             self._transport.loseConnection()
-            abort = self._reactor.callLater(CLOSE_TIMEOUT, self._transport.abortConnection)
-            self._timers["close"] = abort
+            self._timers["close"] = self._reactor.callLater(
+                CLOSE_TIMEOUT, self._transport.abortConnection
+            )
         return self.when_closed()
 
     def abort(self, problem: str) -> None:
@@ -336,10 +332,10 @@ class RelayClient(Protocol):
             return
         if isinstance(event, Pong) and self._pings.answered(event.data):
             return
-        if isinstance(event, ServerInfo):
-            self._logged_in.succeed(event)
         if self.on_message is not None:
             self.on_message(event)
+        if isinstance(event, ServerInfo):
+            self._logged_in.succeed(event)
 
     def _write(self, frame: bytes) -> bool:
         if self._ending or self._session.phase is not Phase.OPEN:
