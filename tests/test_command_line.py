@@ -43,6 +43,7 @@ WHOLE: dict[str, Config] = {
     "-certmode=manual -a [::1]:8443": replace(MANUAL, host="::1", port=8443),
     "--certmode manual -a :https": MANUAL,
     "--certmode manual --tls -a localhost:0": replace(MANUAL, host="127.0.0.1", port=0),
+    "--certmode manual -a :0 --http-port 0": replace(MANUAL, port=0, http_port=0),
     "--certmode manual --http-port -1": replace(MANUAL, http_port=-1),
     "--certmode manual --http-port -7": replace(MANUAL, http_port=-1),
     "--certmode manual --hostname 192.0.2.7 --certdir /c": replace(

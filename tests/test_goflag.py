@@ -77,6 +77,7 @@ REFUSED: dict[tuple[str, ...], str] = {
     ("",): '"" is not a flag',
     ("--", "--dev"): '"--dev" is not a flag and does not belong to one',
     ("-dev", "extra", "--nothing"): '"extra"',
+    ("-dev", "--", "false"): "every word must belong to a flag",
 }
 
 
