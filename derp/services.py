@@ -37,6 +37,7 @@ from derp.net.metrics_site import build_metrics_site
 from derp.net.open_files import raise_open_file_limit
 from derp.net.port import Greeter, RelayPort, TCPOptions, open_listener
 from derp.net.relay_protocol import RelayServer
+from derp.net.reload import Reloader
 from derp.net.rtt_sampler import RTTSampler
 from derp.net.stun_udp import STUNServer
 from derp.net.timer_wheel import TimerWheel
@@ -91,12 +92,15 @@ class RelayService(MultiService):
 
     :ivar relay: the state, for tests and tools.
     :ivar listeners: main port first, then plain and metrics ports where asked for.
+    :ivar reloader: takes care of files that may change; whoever loads one adds it there.
     """
 
     def __init__(self, config: Config, reactor: Any) -> None:
         super().__init__()
         self.config = config
         self.hub = Hub(reactor)
+        self.reloader = Reloader(reactor)
+        self.reloader.setServiceParent(self)
         self.wheel = TimerWheel(reactor)
         private = generate_private() if config.dev else load_server_key(config.key_file)
         knobs = config.knobs
@@ -167,6 +171,7 @@ class RelayService(MultiService):
             listener=main_stats,
             stun=self.stun_stats,
             bootstrap_dns=bootstrap.stats,
+            reloadable_files=self.reloader.files,
         )
         metrics = MetricsPage(make_registry(sources))
         parts = SiteParts(

@@ -17,6 +17,7 @@ from derp.core.relay import Relay
 from derp.core.stun_stats import STUNStats
 from derp.core.tls_request_stats import TLSRequestStats
 from derp.net.process_info import resident_bytes, shown_command_line
+from derp.net.reload import ReloadableFile
 
 
 def _none() -> int:
@@ -49,6 +50,7 @@ class Sources:
     bootstrap_dns: BootstrapDNSStats = field(default_factory=BootstrapDNSStats)
     websocket_accepts: Callable[[], int] = _none
     """Says how many WebSockets became DERP connections."""
+    reloadable_files: Sequence[ReloadableFile] = ()
     version: str = __version__
     machine: str = field(default_factory=socket.gethostname)
     command_line: Sequence[str] = field(default_factory=_command_line)

@@ -115,6 +115,7 @@ class RelayMetrics(Collector):
         yield from self._tls_requests()
         yield from self._stun()
         yield from self._bootstrap_dns()
+        yield from self._reloads()
 
     def _packets(self) -> Iterator[Metric]:
         stats = self._sources.relay.stats
@@ -215,6 +216,24 @@ class RelayMetrics(Collector):
             "Distinct names asked for, since counting them last began anew.",
             stats.queried_domains,
         )
+
+    def _reloads(self) -> Iterator[Metric]:
+        reloads = CounterMetricFamily(
+            "derp_reloads",
+            "Times a file was read again while running; one that failed changed nothing.",
+            labels=["file", "result"],
+        )
+        loaded_at = GaugeMetricFamily(
+            "derp_reload_last_success_timestamp_seconds",
+            "When what is in use of a file was read.",
+            labels=["file"],
+        )
+        for file in self._sources.reloadable_files:
+            reloads.add_metric([file.name, "success"], file.loads)
+            reloads.add_metric([file.name, "failure"], file.failures)
+            loaded_at.add_metric([file.name], file.loaded_at)
+        yield reloads
+        yield loaded_at
 
 
 def _counters(table: Iterable[tuple[str, str, str]], counts: object) -> Iterator[Metric]:

@@ -6,8 +6,10 @@ from prometheus_client import CollectorRegistry
 from twisted.trial.unittest import SynchronousTestCase
 
 from derp.core.stats import DropReason, PacketKind
+from derp.errors import ConfigError
 from derp.net.metric_sources import Sources
 from derp.net.relay_metrics import RelayMetrics
+from derp.net.reload import ReloadableFile
 from tests.shown_relay import NOBODY, exchange, make_sources
 
 
@@ -79,6 +81,24 @@ class RelayMetricsTests(SynchronousTestCase):
             ("derp_websocket_accepts_total", {}, 4),
         ):
             self.assertEqual(self.value(name, **labels), value, name)
+
+    def test_reloads(self) -> None:
+        """Each file says how often it was read again, and when with success."""
+
+        def load() -> None:
+            if file.loads:
+                raise ConfigError("no")
+
+        file = ReloadableFile(name="words", flag="--words", paths=(), load=load)
+        self.sources.reloadable_files = [file]
+        file.reload()
+        file.reload()
+        file.reload()
+        for result, count in (("success", 1), ("failure", 2)):
+            labels = {"file": "words", "result": result}
+            self.assertEqual(self.value("derp_reloads_total", **labels), count)
+        at = self.value("derp_reload_last_success_timestamp_seconds", file="words")
+        self.assertEqual(at, file.loaded_at)
 
     def test_seconds(self) -> None:
         """Durations are in seconds."""

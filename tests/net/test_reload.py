@@ -78,7 +78,7 @@ class ReloadTests(SynchronousTestCase):
         self.assertEqual(
             (self.content, self.file.loads, self.file.failures, self.told), ("one", 0, 1, 0)
         )
-        self.assertIn("line 1 is bad", [e["problem"] for e in events if "problem" in e][0])
+        self.assertIn("line 1 is bad", next(e["problem"] for e in events if "problem" in e))
         self.replace("good")
         self.clock.pump([1.0] * 10)
         self.assertEqual((self.content, self.file.loads), ("good", 1))
