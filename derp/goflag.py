@@ -9,7 +9,7 @@ Command lines as Go programs read them.
 
 Booleans are ``1 0 t f T F true false TRUE FALSE True False``; integers and floats are Go
 literals (``0x1f``, ``1_000``, ``+Inf``); durations are those of :mod:`derp.durations`. A flag
-given twice has its last value.
+given twice has its last value; one of :attr:`Kind.STRINGS` has them all.
 
 One thing is not as in Go: a word that is no flag is refused, where Go would ignore it and
 everything behind it. ``-stun false`` there leaves STUN on and forgets the rest of the line.
@@ -32,7 +32,7 @@ from derp.durations import format_duration, parse_duration
 from derp.errors import ConfigError
 from derp.quoting import quoted
 
-Value = bool | int | float | str
+Value = bool | int | float | str | tuple[str, ...]
 """What a flag can hold; a duration is a ``float`` of seconds."""
 
 
@@ -48,6 +48,7 @@ class Kind(StrEnum):
     FLOAT = "float"
     STRING = "string"
     DURATION = "duration"
+    STRINGS = "string, repeatable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +98,27 @@ class FlagValues:
         """Value of a string flag."""
         return str(self._of(name))
 
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Values of a repeatable flag in their order; empty ones are left out."""
+        value = self._of(name)
+        assert isinstance(value, tuple)
+        return tuple(filter(None, value))
+
     def bool(self, name: str) -> bool:
         """Value of a boolean flag."""
         return bool(self._of(name))
 
     def int(self, name: str) -> int:
         """Value of an integer flag."""
-        return int(self._of(name))
+        value = self._of(name)
+        assert isinstance(value, int)
+        return value
 
     def float(self, name: str) -> float:
         """Value of a float flag, or a duration in seconds."""
-        return float(self._of(name))
+        value = self._of(name)
+        assert isinstance(value, float)
+        return value
 
     def _of(self, name: str) -> Value:
         return self._given.get(name, self._flags[name].default)
@@ -141,7 +152,11 @@ def parse_flags(flags: Iterable[Flag], argv: Sequence[str]) -> Parsed:
             raise _unknown(word, name, known)
         if not equals:
             text = _value_of(previous, words)
-        parsed.given[name] = parse_value(previous, text)
+        value = parse_value(previous, text)
+        before = parsed.given.get(name)
+        if isinstance(before, tuple) and isinstance(value, tuple):
+            value = (*before, *value)
+        parsed.given[name] = value
     if words:
         raise _stray(words[0], previous)
     return parsed
@@ -250,6 +265,7 @@ _READERS: Final[dict[Kind, Callable[[str], Value]]] = {
     Kind.FLOAT: parse_float,
     Kind.STRING: str,
     Kind.DURATION: parse_duration,
+    Kind.STRINGS: lambda text: (text,),
 }
 
 
@@ -289,8 +305,8 @@ def _stray(word: str, previous: Flag | None) -> FlagError:
 
 def _default_text(flag: Flag) -> str:
     """The default as one would type it; nothing for what is empty or off."""
-    if flag.default is False or flag.default == "":
+    if flag.default is False or flag.default in ("", ()):
         return ""
-    if flag.kind is Kind.DURATION:
-        return format_duration(float(flag.default))
+    if isinstance(flag.default, float) and flag.kind is Kind.DURATION:
+        return format_duration(flag.default)
     return "true" if flag.default is True else str(flag.default)

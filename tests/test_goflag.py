@@ -28,6 +28,7 @@ FLAGS = (
     Flag("limit", Kind.FLOAT, math.inf, "Limit.", "+Inf"),
     Flag("timeout", Kind.DURATION, 15.0, "Timeout."),
     Flag("hostname", Kind.STRING, "", "Name."),
+    Flag("socket", Kind.STRINGS, (), "Socket."),
 )
 
 READ: dict[tuple[str, ...], dict[str, Value]] = {
@@ -52,6 +53,11 @@ READ: dict[tuple[str, ...], dict[str, Value]] = {
     ("--limit", "+Inf"): {"limit": math.inf},
     ("--limit=1e3",): {"limit": 1000.0},
     ("-dev", "--"): {"dev": True},
+    ("--socket", "a", "-dev", "--socket=b", "-socket", "a"): {
+        "socket": ("a", "b", "a"),
+        "dev": True,
+    },
+    ("--socket=",): {"socket": ("",)},
 }
 REFUSED: dict[tuple[str, ...], str] = {
     ("--nothing",): 'there is no flag "--nothing"',
@@ -221,6 +227,11 @@ class FlagValuesTests(SynchronousTestCase):
         self.assertTrue(values.given("a") and values.is_default("a"))
         self.assertFalse(values.given("stun") or values.is_default("http-port"))
 
+    def test_repeatable(self) -> None:
+        """Several values, and an empty one is none, as an empty string is elsewhere."""
+        self.assertEqual(FlagValues(FLAGS, {}).texts("socket"), ())
+        self.assertEqual(FlagValues(FLAGS, {"socket": ("a", "", "b")}).texts("socket"), ("a", "b"))
+
 
 class FormatFlagTests(SynchronousTestCase):
     """:func:`derp.goflag.format_flag` writes one entry of the help."""
@@ -237,6 +248,7 @@ class FormatFlagTests(SynchronousTestCase):
                 "  --limit float\n        Limit. (default +Inf)\n",
                 "  --timeout duration\n        Timeout. (default 15s)\n",
                 "  --hostname string\n        Name.\n",
+                "  --socket string, repeatable\n        Socket.\n",
             ],
         )
 
