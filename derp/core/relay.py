@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hmac import compare_digest
 
 from derp.core.connection import Connection, kind_of
+from derp.core.health import Health
 from derp.core.mesh import ForwarderTable, PacketForwarder, Watchers
 from derp.core.outbox import DEFAULT_DEPTH
 from derp.core.registry import DuplicatePolicy, Registry
@@ -57,6 +58,7 @@ class Relay:
         self.registry = Registry(self.stats, policy)
         self.forwarders = ForwarderTable(self.stats)
         self.watchers = Watchers(self.stats)
+        self.health = Health(self.registry.connections)
         self.now = 0.0
         """
         Seconds on the adapter's clock, set by it before it hands anything in. One reading
@@ -67,12 +69,13 @@ class Relay:
     # -- coming and going ------------------------------------------------------------------
 
     def register(self, conn: Connection) -> None:
-        """A connection has logged in and is routable from now on."""
+        """A connection has logged in (its ServerInfo is written) and is routable from now on."""
         self.registry.register(conn)
         if conn.not_ideal:
             self.stats.notideal_connections += 1
         if len(self.watchers):
             self.watchers.tell_present(conn.presence_frame())
+        self.health.greet(conn)
 
     def unregister(self, conn: Connection) -> None:
         """A registered connection ended, for whatever reason."""
