@@ -89,8 +89,12 @@ class TimerWheel:
                 except Exception:
                     self.log.failure("a timer failed")
         # An empty wheel holds no call: nothing keeps an idle reactor, or a test's, busy.
-        if self._buckets and self._next is None:
-            self._arm(min(self._buckets))
+        # A timer that set the next one while it fired has armed the wheel for that already;
+        # others may be due before it.
+        if self._buckets:
+            first = min(self._buckets)
+            if self._next is None or first < self._next_tick:
+                self._arm(first)
 
     def stop(self) -> None:
         """Forget everything that is pending."""

@@ -71,3 +71,15 @@ class TimerWheelTests(SynchronousTestCase):
         self.wheel.schedule(1, lambda: self.fired.append("a"))
         self.wheel.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_repeating(self) -> None:
+        """A timer that sets itself anew does not hold up those that are due before it."""
+
+        def repeat() -> None:
+            self.fired.append("repeating")
+            self.wheel.schedule(60, repeat)
+
+        self.wheel.schedule(1, repeat)
+        self.wheel.schedule(2, lambda: self.fired.append("once"))
+        self.clock.pump([0.25] * 9)
+        self.assertEqual(self.fired, ["repeating", "once"])
