@@ -235,8 +235,6 @@ class Connection:
         """The socket takes bytes again: send what waited, until it is full once more."""
         self.blocked = False
         outbox = self.outbox
-        if outbox is None:
-            return
         while outbox and not self.blocked:
             self._send_next(outbox, now)
         if not outbox:

@@ -172,9 +172,8 @@ class Registry:
         duplicates.note_speaker(conn)
 
     def _note_fighter(self, duplicates: DuplicateSet, conn: Connection) -> None:
-        if duplicates.last is None:
-            duplicates.last = conn
-            self.active[conn.key] = conn
+        # The reference also makes a speaker active if nobody is the last: with two members or
+        # more there always is one, as only the second one may be missing in the history.
         history = duplicates.send_history
         if conn in history and history[-1] is not conn:
             for member in duplicates.members:

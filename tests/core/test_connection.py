@@ -253,10 +253,12 @@ class BlockedTests(ConnectionCase):
         self.queue(b"old", at=10.0)
         self.queue(b"new", at=10.5)
         self.assertAlmostEqual(self.stats.average_queue_duration_ms, 50.0)
+        self.make().send_packet(SOURCE, b"to one that is not blocked", 10.5)
+        self.assertAlmostEqual(self.stats.average_queue_duration_ms, 45.0)
         self.conn.unblock(10.6)
-        self.assertAlmostEqual(self.stats.average_queue_duration_ms, 0.9 * 50 + 0.1 * 100)
+        self.assertAlmostEqual(self.stats.average_queue_duration_ms, 0.9 * 45 + 0.1 * 100)
         self.conn.send_packet(SOURCE, b"not queued", 10.6)
-        self.assertAlmostEqual(self.stats.average_queue_duration_ms, 0.9 * 55)
+        self.assertAlmostEqual(self.stats.average_queue_duration_ms, 0.9 * 50.5)
 
     def test_too_many_control_frames_close(self) -> None:
         """A peer that misses a control frame would keep wrong books: it has to start afresh."""

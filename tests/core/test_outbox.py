@@ -79,6 +79,7 @@ class OutboxTests(SynchronousTestCase):
 
     def test_control_frames_are_bounded(self) -> None:
         """What does not fit is refused and not kept; what leaves makes room."""
+        self.assertEqual(MAX_CONTROL_BYTES, 1 << 20)
         outbox = Outbox()
         half = bytes(MAX_CONTROL_BYTES // 2)
         self.assertTrue(outbox.push_control(half))

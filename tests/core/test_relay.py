@@ -500,6 +500,8 @@ class ClosePeerTests(RelayCase):
         again = self.client("c")
         self.assertEqual(again.sink.closed, [])
         self.assertEqual(peer.take(), [])
+        self.client("c")
+        self.assertEqual(self.relay.close_peer(again.key), 2)
 
     def test_unknown(self) -> None:
         """A key that is not here is nothing to close."""
@@ -519,6 +521,10 @@ class ClosePeerTests(RelayCase):
 
 class HomeTests(RelayCase):
     """NotePreferred, and what is counted of it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.relay.now = 1000.0
 
     def home(self) -> tuple[int, int, int]:
         stats = self.stats

@@ -28,6 +28,29 @@ class HistogramTests(SynchronousTestCase):
         self.assertEqual(histogram.cumulative(), [*expected, len(values)])
 
 
+class InitialTests(SynchronousTestCase):
+    """A relay that has just started."""
+
+    def test_all_zero(self) -> None:
+        """Every counter and gauge is there and zero."""
+        numbers = {
+            name: value for name, value in vars(Stats()).items() if isinstance(value, int | float)
+        }
+        self.assertGreater(len(numbers), 25)
+        self.assertEqual(set(numbers.values()), {0})
+        for name in ("accepts", "logins_refused", "protocol_errors", "login_timeouts"):
+            self.assertIn(name, numbers)
+
+    def test_bounds(self) -> None:
+        """The histograms have derper's bounds."""
+        stats = Stats()
+        bounds = (0, 1, 2, 5, 10, 20, 50, 100)
+        self.assertEqual(stats.mesh_update_loop_count.bounds, bounds)
+        self.assertEqual(stats.mesh_update_batch_size.bounds, (*bounds, 200, 500, 1000))
+        frames = (*range(11), 15, 20, 25, 50, 100)
+        self.assertEqual(stats.buffered_write_frames.bounds, frames)
+
+
 class DropTests(SynchronousTestCase):
     """Lost packets by reason and kind."""
 
@@ -44,10 +67,21 @@ class DropTests(SynchronousTestCase):
         self.assertEqual(sum(map(sum, stats.bytes_dropped)), 100)
 
     def test_every_combination_is_there_from_the_start(self) -> None:
-        """Seven reasons for two kinds, all zero: a scrape shows them all."""
+        """Every reason, derper's seven among them, for both kinds: a scrape shows them all."""
         stats = Stats()
-        self.assertEqual(len(DropReason), 7)
-        self.assertEqual(stats.packets_dropped, [[0] * 7, [0] * 7])
+        derpers = (
+            "UNKNOWN_DEST",
+            "UNKNOWN_DEST_ON_FWD",
+            "GONE_DISCONNECTED",
+            "QUEUE_HEAD",
+            "QUEUE_TAIL",
+            "WRITE_ERROR",
+            "DUP_CLIENT",
+        )
+        self.assertLessEqual(set(derpers), {reason.name for reason in DropReason})
+        self.assertEqual(set(DropReason), set(range(len(DropReason))))
+        self.assertEqual(stats.packets_dropped, [[0] * len(DropReason)] * 2)
+        self.assertEqual(stats.bytes_dropped, [[0] * len(DropReason)] * 2)
         self.assertIsNot(stats.packets_dropped[0], stats.packets_dropped[1])
 
     def test_listener(self) -> None:
