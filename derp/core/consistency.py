@@ -34,6 +34,7 @@ def check(relay: Relay) -> list[str]:
         *_gauge_problems(relay, present),
         *_subscription_problems(relay, present),
         *_forwarder_problems(relay.forwarders),
+        *_mesh_problems(relay),
     ]
 
 
@@ -130,4 +131,26 @@ def _forwarder_problems(forwarders: ForwarderTable) -> Iterator[str]:
     yield from _count(
         "remote keys with a link twice",
         (len(links) != len(set(map(id, links))) for links in links_by_key),
+    )
+
+
+def _mesh_problems(relay: Relay) -> Iterator[str]:
+    """Keys by link and links by key must say the same."""
+    forwarders, books = relay.forwarders, relay.mesh_books
+    yield from _count(
+        "keys a mesh link announced that are not forwarded to it",
+        (
+            not any(link is book.link for link in forwarders.links_of(key))
+            for book in books
+            for key in book
+        ),
+    )
+    book_of = {id(book.link): book for book in books}
+    yield from _count(
+        "keys forwarded to a mesh link that did not announce them",
+        (
+            id(link) in book_of and key not in book_of[id(link)]
+            for key in list(forwarders.keys())
+            for link in forwarders.links_of(key)
+        ),
     )

@@ -14,6 +14,10 @@ from derp.core.connection import Connection
 from derp.wire.frames import encode_health
 
 
+def _nothing(conn: Connection) -> str:
+    return ""
+
+
 class Health:
     """
     One text made of the troubles of several parts.
@@ -26,6 +30,8 @@ class Health:
         self._troubles: dict[str, str] = {}
         self.text = ""
         """What clients are told; empty is well."""
+        self.suffix: Callable[[Connection], str] = _nothing
+        """Says what one connection is told besides; empty is well."""
 
     def report(self, part: str, trouble: str) -> None:
         """
@@ -42,11 +48,15 @@ class Health:
         if text == self.text:
             return
         self.text = text
-        frame = encode_health(text)
         for conn in list(self._connections()):
-            conn.send_control(frame)
+            conn.send_control(encode_health(self.text_for(conn)))
+
+    def text_for(self, conn: Connection) -> str:
+        """Compose what one connection is told: the common text, and what concerns it alone."""
+        return "; ".join(filter(None, (self.text, self.suffix(conn))))
 
     def greet(self, conn: Connection) -> None:
         """A connection has been sent its ServerInfo: tell it what it should know."""
-        if self.text:
-            conn.send_control(encode_health(self.text))
+        text = self.text_for(conn)
+        if text:
+            conn.send_control(encode_health(text))

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hmac import compare_digest
 
+from derp.core.announced_keys import AnnouncedKeys
 from derp.core.connection import Connection, kind_of
+from derp.core.duplicate_alarm import DuplicateAlarm
 from derp.core.health import Health
 from derp.core.mesh import ForwarderTable, PacketForwarder, Watchers
 from derp.core.outbox import DEFAULT_DEPTH
@@ -59,6 +61,9 @@ class Relay:
         self.forwarders = ForwarderTable(self.stats)
         self.watchers = Watchers(self.stats)
         self.health = Health(self.registry.connections)
+        self.duplicate_alarm = DuplicateAlarm(self.registry, self.health)
+        self.mesh_books: list[AnnouncedKeys] = []
+        """What each mesh link has announced, for :mod:`derp.core.consistency`."""
         self.now = 0.0
         """
         Seconds on the adapter's clock, set by it before it hands anything in. One reading
@@ -75,11 +80,18 @@ class Relay:
             self.stats.notideal_connections += 1
         if len(self.watchers):
             self.watchers.tell_present(conn.presence_frame())
+        self.duplicate_alarm.joined(conn, self.now)
         self.health.greet(conn)
+
+    def note_activity(self, conn: Connection) -> None:
+        """One of several connections of a key has sent a frame."""
+        self.registry.note_activity(conn)
+        self.duplicate_alarm.spoke(conn, self.now)
 
     def unregister(self, conn: Connection) -> None:
         """A registered connection ended, for whatever reason."""
         last = self.registry.unregister(conn)
+        self.duplicate_alarm.left(conn)
         self.watchers.forget(conn)
         if conn.not_ideal:
             self.stats.notideal_connections -= 1
@@ -165,15 +177,16 @@ class Relay:
             self.stats.home_connections -= 1
             self.stats.home_moves_out += moved
 
-    def close_peer(self, key: bytes) -> int:
+    def close_peer(self, key: bytes, why: str = "a mesh peer asked for it (ClosePeer)") -> int:
         """
         Close every local connection of a key. Nothing keeps it from coming back.
 
+        :param why: who asked, for the log.
         :return: how many there were.
         """
         closed = 0
         for conn in self.registry.connections_of(key):
-            conn.sink.close("a mesh peer asked for it (ClosePeer)")
+            conn.sink.close(why)
             closed += 1
         return closed
 

@@ -254,7 +254,7 @@ class Session:
         if self.wanted > HEADER_LEN:
             self.wanted = HEADER_LEN  # it was there before, only its payload was not
         elif conn is not None and conn.dup:
-            self.relay.registry.note_activity(conn)
+            self.relay.note_activity(conn)
 
     def _send_packet_size(self, length: int) -> int:
         """How much of a SendPacket must be there; refuse an impossible one at its header."""

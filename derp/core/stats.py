@@ -24,6 +24,8 @@ class DropReason(IntEnum):
     QUEUE_TAIL = 4
     WRITE_ERROR = 5
     DUP_CLIENT = 6
+    MESH_LINK = 7
+    """Ours: the link to the mesh peer that has the destination could not take it."""
 
 
 class PacketKind(IntEnum):

@@ -115,6 +115,8 @@ def _dropped(what: str, counts: list[list[int]]) -> MultiLabelMap:
     values: dict[tuple[str, ...], int] = {
         (reason.name.lower(), kind.name.lower()): counts[kind][reason]
         for reason, kind in product(DropReason, PacketKind)
+        # Where derper loses packets without counting them it has no label: none until it happens.
+        if reason is not DropReason.MESH_LINK or counts[kind][reason]
     }
     return MultiLabelMap("counter", f"{what} by reason and by kind", ("reason", "kind"), values)
 
