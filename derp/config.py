@@ -25,6 +25,20 @@ class CertMode(StrEnum):
     GCP = "gcp"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeshPeer:
+    """One relay to mesh with, as ``--mesh-with`` or a line of ``--mesh-with-file`` names it."""
+
+    name: str
+    """``host[:port][/dialhost]`` as given, for logs and metrics."""
+    host: str
+    """TLS server name and ``Host`` header; dialed unless :attr:`dial_host` is given."""
+    port: int = 443
+    dial_host: str = ""
+    pin: str = ""
+    """``sha256-raw:<hex>``: accept exactly this certificate."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DebugKnobs:
     """The environment variables of derper (spec: flags-config-certs §7) that change a run."""
@@ -74,7 +88,18 @@ class Config:
     bootstrap_dns_names: tuple[str, ...] = ()
     unpublished_bootstrap_dns_names: tuple[str, ...] = ()
     mesh_key: bytes | None = field(default=None, repr=False)
-    """32 raw bytes; ``None`` is no mesh key."""
+    """32 raw bytes; ``None`` is no mesh key, or one that is still to come (``secrets_url``)."""
+    mesh_with: tuple[MeshPeer, ...] = ()
+    mesh_with_file: str = ""
+    """Further peers, one per line; read again on SIGHUP."""
+    mesh_ca_file: str = ""
+    """PEM file of roots that mesh peers' certificates may lead to, besides the system's."""
+    secrets_url: str = ""
+    """setec server that holds the mesh key."""
+    secret_name: str = ""
+    """What the mesh key is called there."""
+    secrets_cache_file: str = ""
+    """Where it is kept between runs; empty is nowhere."""
     accept_connection_limit: float = math.inf
     accept_connection_burst: int = NO_BURST_LIMIT
     tcp_keepalive_time: float = 600.0
