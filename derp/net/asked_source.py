@@ -1,0 +1,115 @@
+"""A source of admission that is asked over the network, spared as many questions as possible."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from derp.core.admission import AdmissionStats, Answer, Kind, Question, Verdict
+from derp.core.verdict_cache import VerdictCache
+from derp.net.outcome import Outcome
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
+log = Logger(namespace="derp")
+
+AT_ONCE: Final = 32
+"""Questions one source is asked at the same time."""
+MAX_WAITING: Final = 1024
+"""
+Questions that wait for those. More are not asked, and their logins refused; to fail open here
+would let those in who make the crowd.
+"""
+
+
+class Source(Protocol):
+    """Something that can be asked whether a client may use the relay."""
+
+    kind: Kind
+
+    def ask(self, question: Question, *, recheck: bool = False) -> Deferred[Answer]:
+        """
+        Ask; within a bounded time there is an answer.
+
+        :param recheck: the client is connected: an answer that is not certain is no refusal.
+        """
+
+    def close(self) -> Deferred[None] | None:
+        """Let go of connections and timers."""
+
+
+class AskedSource:
+    """
+    A source behind a cache.
+
+    The same question is asked once at a time, and at a login not again for a few seconds. While
+    the source cannot be reached, what it said before stands. A re-check is always asked, and
+    what it brings is remembered.
+    """
+
+    def __init__(self, source: Source, stats: AdmissionStats, clock: IReactorTime) -> None:
+        self.kind = source.kind
+        self.source = source
+        self._stats = stats
+        self._clock = clock
+        self._cache = VerdictCache()
+        self._turns = DeferredSemaphore(AT_ONCE)
+        self._flights: dict[tuple[Question, bool], Outcome[Answer]] = {}
+
+    @property
+    def asking(self) -> int:
+        """Questions without an answer yet."""
+        return len(self._flights)
+
+    def ask(self, question: Question, *, recheck: bool = False) -> Deferred[Answer]:
+        """See :class:`Source`; never fails."""
+        if self.kind is Kind.SOCKET:
+            question = Question(question.key, "")  # it is the same from everywhere
+        if recheck:
+            return self._fly(question, recheck)
+        fresh = self._cache.fresh(question, self._clock.seconds())
+        if fresh is not None:
+            self._stats.cached += 1
+            return succeed(fresh)
+        return self._fly(question, recheck).addCallback(self._or_stale, question)
+
+    def close(self) -> Deferred[None] | None:
+        """See :class:`Source`."""
+        return self.source.close()
+
+    def _fly(self, question: Question, recheck: bool) -> Deferred[Answer]:
+        flight = self._flights.get((question, recheck))
+        if flight is not None:
+            self._stats.joined += 1
+            return flight.when()
+        if len(self._turns.waiting) >= MAX_WAITING:
+            reason = "too many others wait to be admitted"
+            return succeed(self._stats.count_answer(self.kind, Answer(Verdict.FAULT, reason)))
+        flight = self._flights[question, recheck] = Outcome()
+        answered = flight.when()
+        asked: Deferred[Answer] = self._turns.run(self.source.ask, question, recheck=recheck)
+        asked.addErrback(self._failed)
+        asked.addCallback(self._landed, question, recheck)
+        return answered
+
+    def _failed(self, failure: Failure) -> Answer:
+        log.failure("asking for admission failed", failure)
+        return Answer(Verdict.FAULT, "admission could not be asked")
+
+    def _landed(self, answer: Answer, question: Question, recheck: bool) -> None:
+        self._stats.count_answer(self.kind, answer)
+        self._cache.remember(question, answer, self._clock.seconds())
+        self._flights.pop((question, recheck)).succeed(answer)
+
+    def _or_stale(self, answer: Answer, question: Question) -> Answer:
+        if answer.verdict is not Verdict.UNREACHABLE:
+            return answer
+        stale = self._cache.stale(question, self._clock.seconds())
+        if stale is None:
+            return answer
+        self._stats.stale += 1
+        return stale

@@ -1,0 +1,182 @@
+"""
+HTTP requests to those who are asked about clients: bounded in time and size.
+
+Made with treq, and looking like those of Go's client. Redirects are not followed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from treq.client import HTTPClient
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import HTTPConnectionPool, ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent
+
+from derp.errors import DERPError
+
+TIMEOUT_S: Final = 5.0
+"""For a question and its answer (derper's for URLs; it lets tailscaled take for ever)."""
+IDLE_S: Final = 90
+"""How long an unused connection is kept (Go ``http.DefaultTransport``)."""
+AGENT: Final = "Go-http-client/1.1"
+
+_MAX_REASON: Final = 200
+
+
+class NoAnswer(DERPError):
+    """The exchange failed before the head of the response was there."""
+
+
+class BrokenAnswer(DERPError):
+    """The head was there, the body did not come as it should."""
+
+
+def make_pool(reactor: Any) -> HTTPConnectionPool:
+    """Make a pool of connections; whoever makes one closes it."""
+    pool = HTTPConnectionPool(reactor, persistent=True)
+    pool.cachedConnectionTimeout = IDLE_S
+    return pool
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A response whose body has not been read."""
+
+    response: Any
+    reactor: Any
+
+    @property
+    def status(self) -> int:
+        return int(self.response.code)
+
+    @property
+    def status_line(self) -> str:
+        """Code and phrase, as the server wrote them."""
+        phrase = self.response.phrase.decode("latin-1")
+        return shortened(f"{self.status} {phrase}")
+
+    @property
+    def location(self) -> str:
+        """Where a redirect leads; empty if nowhere."""
+        values = self.response.headers.getRawHeaders(b"Location") or [b""]
+        return str(values[0].decode("latin-1"))
+
+    def drop(self) -> None:
+        """Do without the body; the connection is kept if it has come already."""
+        body = _Body(self.reactor, 1, lambda data: True)
+        self.response.deliverBody(body)
+        body.end()
+
+
+async def send(
+    reactor: Any,
+    agent: IAgent,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes | None = None,
+) -> Head:
+    """
+    Send a request.
+
+    :raises NoAnswer: if there is no response.
+    """
+    client = HTTPClient(agent)  # a new one each time, since it would keep cookies
+    try:
+        response = await client.request(
+            method,
+            url,
+            headers=Headers({"User-Agent": [AGENT], **{k: [v] for k, v in headers.items()}}),
+            data=body,
+            allow_redirects=False,
+            unbuffered=True,
+            reactor=reactor,
+        )
+    except Exception as error:  # Twisted has no common root for these
+        reason = _root(error)
+        if isinstance(reason, CancelledError):
+            raise reason from None
+        raise NoAnswer(explain(reason)) from None
+    return Head(response.original, reactor)
+
+
+async def read_body(
+    head: Head, limit: int, enough: Callable[[bytes], bool] = lambda data: False
+) -> bytes:
+    """
+    Read a body; what comes behind the limit is not waited for.
+
+    :param enough: says that no more is needed.
+    :return: at most ``limit`` bytes.
+    :raises BrokenAnswer: if the body was cut off before ``enough``.
+    """
+    body = _Body(head.reactor, limit, enough)
+    head.response.deliverBody(body)
+    return await body.done
+
+
+class _Body(Protocol):
+    """Collects the beginning of a body."""
+
+    def __init__(self, reactor: Any, limit: int, enough: Callable[[bytes], bool]) -> None:
+        self.done: Deferred[bytes] = Deferred(lambda _: self._abort())
+        self._reactor = reactor
+        self._limit = limit
+        self._enough = enough
+        self._data = b""
+        self._lost = False
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.done.called:
+            return
+        self._data = (self._data + data)[: self._limit]
+        if len(self._data) == self._limit or self._enough(self._data):
+            self.end()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._lost = True
+        if self.done.called:
+            return
+        # PotentialDataLoss: it had no length, so that the connection's end is its own.
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.end()
+        else:
+            self.done.errback(BrokenAnswer(f"the answer was cut off: {explain(reason.value)}"))
+
+    def end(self) -> None:
+        """Give what there is. A body that does not end by itself in this turn is cut off."""
+        self.done.callback(self._data)
+        if not self._lost:
+            self._reactor.callLater(0, self._abort)
+
+    def _abort(self) -> None:
+        if not self._lost:
+            transport: Any = self.transport
+            transport.loseConnection()
+
+
+def _root(error: BaseException) -> BaseException:
+    """Take off what Twisted wraps an error into."""
+    reasons = getattr(error, "reasons", None)
+    return _root(reasons[-1].value) if reasons else error
+
+
+def explain(error: BaseException | None) -> str:
+    """Say in a line what went wrong with an exchange."""
+    root = _root(error) if error is not None else None
+    return shortened(str(root) or type(root).__name__)
+
+
+def shortened(text: str) -> str:
+    """Make a line for the log of what somebody else wrote."""
+    line = " ".join(text.split())
+    if len(line) > _MAX_REASON:
+        line = line[: _MAX_REASON - 3] + "..."
+    return line if line.isprintable() else ascii(line)[1:-1]
