@@ -107,9 +107,9 @@ class HTTPVectorsMixin:
         text = answer.body.decode("utf-8")
         if "body" in expected:
             test.assertEqual(text, expected["body"], name)
-        for part in expected.get("body_contains", ()):
+        for part in expected.get("body_contains") or ():
             test.assertIn(part, text, name)
-        for part in expected.get("body_does_not_contain", ()):
+        for part in expected.get("body_does_not_contain") or ():
             test.assertNotIn(part, text, name)
 
 
