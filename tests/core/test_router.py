@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from derp.core import router
 from derp.core.router import relay_run
 from derp.core.stats import DropReason, PacketKind, Stats
 from derp.errors import ProtocolError
@@ -308,6 +309,20 @@ class TrainTests(SynchronousTestCase):
                 self.assertEqual(self.me.feeder.held, frame[:rest])
                 self.me.feed(frame[rest:])
                 self.assertEqual(len(self.open.take_packets()), 1)
+
+    def test_a_train_is_parsed_once(self) -> None:
+        """Of many equal headers a few are taken apart; the rest are only compared."""
+        parsed: list[int] = []
+        parse = router._parse
+
+        def counting(buf: bytearray, pos: int) -> tuple[int, int, bytes]:
+            parsed.append(pos)
+            return parse(buf, pos)
+
+        self.patch(router, "_parse", counting)
+        self.me.feed(encode_send_packet(self.open.key, bytes(100)) * 200)
+        self.assertEqual(len(self.open.take_packets()), 200)
+        self.assertLess(len(parsed), 10)
 
     def test_headers_inside_packets(self) -> None:
         """A packet full of copies of its own frame's header arrives as it was sent."""

@@ -347,6 +347,19 @@ class ReactionTests(SessionCase):
                 client.leave()
         self.assertEqual(self.relay.stats.packets_received, 2)
 
+    def test_errors_name_what_was_wrong(self) -> None:
+        """The log line of a closed connection says which frame and which size."""
+        for mesh, frame, words in (
+            (False, b"\x04\0\0\0\x1f" + NOBODY, ("SendPacket", "31 bytes", "destination")),
+            (False, b"\x04\0\1\0\x21" + NOBODY, ("SendPacket", "65537", "65536")),
+            (False, b"\x12\0\0\0\x07", ("PING", "7 bytes", "8", "1000")),
+            (False, b"\x10\0\0\0\0", ("WATCH_CONNS", "permissions")),
+            (True, b"\x10\0\0\0\x01", ("WATCH_CONNS", "1 bytes")),
+        ):
+            error = self.assertRaises(ProtocolError, self.client(mesh=mesh).feed, frame)
+            for word in words:
+                self.assertIn(word, str(error))
+
     def test_unknown_types(self) -> None:
         """Read and thrown away, those of servers too; whatever looks like a frame inside."""
         known = {FrameType.SEND_PACKET, FrameType.NOTE_PREFERRED, FrameType.PING}
