@@ -32,6 +32,7 @@ SHARED = {
     "derp.config": {"derp.errors"},
     "derp.durations": {"derp.errors", "derp.quoting"},
     "derp.quoting": set(),
+    "derp.sizes": {"derp.errors", "derp.quoting"},
 }
 """What any module may import, and what of ours these import themselves."""
 

@@ -177,6 +177,23 @@ class Session:
         """Whether a frame's header has come and its payload has not, or not all of it."""
         return self._skip > 0 or self.wanted > HEADER_LEN
 
+    @property
+    def skipping(self) -> int:
+        """How many of the bytes to come belong to a frame that is thrown away."""
+        return self._skip
+
+    @property
+    def begun(self) -> int:
+        """How many of the bytes to come belong to a frame whose header has come."""
+        if self._skip:
+            return self._skip
+        return self.wanted if self.wanted > HEADER_LEN else 0
+
+    def throw_away(self, size: int) -> None:
+        """Skip so many of the bytes to come: a whole frame that must not be acted on."""
+        self._skip = size
+        self.wanted = HEADER_LEN
+
     # -- bytes in --------------------------------------------------------------------------
 
     def receive(self, buf: bytearray, view: memoryview, end: int) -> int:
@@ -205,9 +222,9 @@ class Session:
                 self.wanted = HEADER_LEN
                 if pos == end:
                     return end
-        return self._receive_frames(buf, view, pos, end)
+        return self.receive_from(buf, view, pos, end)
 
-    def _receive_frames(self, buf: bytearray, view: memoryview, pos: int, end: int) -> int:
+    def receive_from(self, buf: bytearray, view: memoryview, pos: int, end: int) -> int:
         """Go on with :meth:`receive` from ``pos``, one frame (or run of packets) at a time."""
         while self.state is State.RUNNING or self.state is State.AWAIT_CLIENT_INFO:
             if self._skip:
