@@ -5,8 +5,12 @@ A *turn* takes the sockets that are ready, reads and relays what they brought, a
 to each destination once, whatever number of packets it got. That join at the end of the turn
 is what makes a relayed packet cheap: fewer system calls, fewer TLS records.
 
-A turn is bounded, so that timers and everything else of the reactor get their share, and new
-connections' handshakes (each as dear as two hundred packets) are rationed within it.
+A turn is bounded, so that timers and everything else of the reactor get their share. New
+connections wait *at the door*, an epoll of their own within the hub's, until their handshake
+is done: a handshake step is as dear as two hundred packets, so only a few are made per turn,
+and however many newcomers wait, they take no slot of those who are in.
+
+Whatever a member's code raises ends that member and nothing else.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from zope.interface import implementer
 from derp.net.arena import Arena
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IReactorFDSet, IReactorTime
+    from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime
 
     class HubReactor(IReactorFDSet, IReactorTime):
         """What the hub asks of the reactor."""
@@ -47,7 +51,7 @@ class HubMember(Protocol):
         """The turn ends: send what was written during it."""
 
     def end(self) -> None:
-        """The turn has ended: close the socket for good."""
+        """The turn has ended: close the socket for good. Harmless twice."""
 
     def failed(self) -> None:
         """Our own code raised while it served this socket: give it up."""
@@ -68,28 +72,44 @@ class Hub:
         self.arena = Arena()
         self.turn_began: Callable[[], None] = lambda: None
         """Called before the first socket of a turn (the relay reads the clock then)."""
-        self.handshakes_left = MAX_HANDSHAKES
         self._epoll = select.epoll()
+        self._door = select.epoll()
+        self._epoll.register(self._door.fileno(), READ)
+        self._at_door: set[int] = set()
         self._members: dict[int, HubMember] = {}
         self._dirty: list[HubMember] = []
         self._ending: list[HubMember] = []
+        self._calls: list[tuple[HubMember, Callable[[], None]]] = []
+        self._late_turn: IDelayedCall | None = None
         self._in_turn = False
-        self._late_turn = False
         self._reading = False
 
     # -- members ---------------------------------------------------------------------------
 
-    def add(self, fd: int, member: HubMember, events: int = READ) -> None:
-        """Watch a socket."""
+    def add(self, fd: int, member: HubMember, events: int = READ, *, at_door: bool = False) -> None:
+        """
+        Watch a socket.
+
+        :param at_door: it waits with the newcomers until :meth:`let_in`.
+        """
+        (self._door if at_door else self._epoll).register(fd, events)
         self._members[fd] = member
-        self._epoll.register(fd, events)
+        if at_door:
+            self._at_door.add(fd)
         if not self._reading:
             self._reading = True
             self.reactor.addReader(self)
 
+    def let_in(self, fd: int, events: int = READ) -> None:
+        """A newcomer's handshake is done: it is served like everybody from the next turn on."""
+        if fd in self._at_door:
+            self._at_door.discard(fd)
+            self._door.unregister(fd)
+            self._epoll.register(fd, events)
+
     def watch(self, fd: int, events: int) -> None:
         """Change what a socket is watched for; breakage is always noticed."""
-        self._epoll.modify(fd, events)
+        (self._door if fd in self._at_door else self._epoll).modify(fd, events)
 
     def remove(self, fd: int) -> None:
         """
@@ -99,7 +119,8 @@ class Hub:
         """
         if self._members.pop(fd, None) is None:
             return
-        self._epoll.unregister(fd)
+        (self._door if fd in self._at_door else self._epoll).unregister(fd)
+        self._at_door.discard(fd)
         if not self._members and self._reading:
             self._reading = False
             self.reactor.removeReader(self)
@@ -126,10 +147,19 @@ class Hub:
         if not self._in_turn:
             self._turn_later()
 
+    def call_soon(self, member: HubMember, call: Callable[[], None]) -> None:
+        """
+        Serve a member in a turn to come, for a reason other than its socket.
+
+        Whoever uses the shared buffers must do so this way: the buffers may be another
+        member's at the moment.
+        """
+        self._calls.append((member, call))
+        self._turn_later()
+
     def _turn_later(self) -> None:
-        if not self._late_turn:
-            self._late_turn = True
-            self.reactor.callLater(0, self._finish_turn)
+        if self._late_turn is None and not self._epoll.closed:
+            self._late_turn = self.reactor.callLater(0, self._serve_late)
 
     # -- the turn --------------------------------------------------------------------------
 
@@ -144,45 +174,93 @@ class Hub:
     def doRead(self) -> None:
         """See ``IReadDescriptor.doRead``: serve one turn."""
         self._in_turn = True
-        self.handshakes_left = MAX_HANDSHAKES
-        self.turn_began()
+        try:
+            self.turn_began()
+            self._serve(self._epoll.poll(0, MAX_EVENTS))
+            if self._at_door:
+                self._serve(self._door.poll(0, MAX_HANDSHAKES))
+            self._finish_turn()
+        finally:
+            self._in_turn = False
+
+    def _serve(self, ready: list[tuple[int, int]]) -> None:
+        """Serve the sockets that are ready. **HOT**"""
         members = self._members
-        for fd, events in self._epoll.poll(0, MAX_EVENTS):
+        for fd, events in ready:
             member = members.get(fd)
             if member is None:
-                continue
+                continue  # the door, which is served after those who are in
             try:
                 member.ready(events)
             except Exception:
-                self.log.failure("serving a connection failed; it is closed")
-                self.arena.clear()
-                member.failed()
-        self._finish_turn()
+                self.give_up(member)
+
+    def _serve_late(self) -> None:
+        """Make a turn that no socket asked for."""
+        self._late_turn = None
+        self._in_turn = True
+        try:
+            calls, self._calls = self._calls, []
+            if calls:
+                self.turn_began()
+            for member, call in calls:
+                try:
+                    call()
+                except Exception:
+                    self.give_up(member)
+            self._finish_turn()
+        finally:
+            self._in_turn = False
 
     def _finish_turn(self) -> None:
-        self._in_turn = True
-        self._late_turn = False
+        """Send what was written; then close what is to be closed, which may write again."""
         while self._dirty or self._ending:
             dirty, self._dirty = self._dirty, []
             for member in dirty:
                 try:
                     member.flush()
                 except Exception:
-                    self.log.failure("writing to a connection failed; it is closed")
-                    self.arena.clear()
-                    member.failed()
-            if not self._dirty:
-                ending, self._ending = self._ending, []
-                for member in ending:
-                    member.end()
-        self._in_turn = False
+                    self.give_up(member)
+            if self._dirty:
+                continue
+            ending, self._ending = self._ending, []
+            for member in ending:
+                self._end(member)
+
+    def give_up(self, member: HubMember) -> None:
+        """Our own code failed (to be called where that is caught): end this member alone."""
+        self.log.failure("serving a connection failed; it is closed")
+        self.arena.clear()
+        try:
+            member.failed()
+        except Exception:
+            self.log.failure("giving up a connection failed")
+            self._ending.append(member)
+
+    def _end(self, member: HubMember) -> None:
+        try:
+            member.end()
+        except Exception:
+            self.log.failure("closing a connection failed")
 
     def connectionLost(self, reason: object) -> None:
         """See ``IFileDescriptor.connectionLost``: the reactor is going away."""
 
     def close(self) -> None:
-        """Give the epoll descriptor back."""
+        """End all members at once and give the epoll descriptors back."""
+        if self._epoll.closed:
+            return
+        for member in list(self._members.values()):
+            self._end(member)
+        self._in_turn = True
+        self._finish_turn()
+        self._in_turn = False
+        self._calls.clear()
+        if self._late_turn is not None:
+            self._late_turn.cancel()
+            self._late_turn = None
         if self._reading:
             self._reading = False
             self.reactor.removeReader(self)
+        self._door.close()
         self._epoll.close()

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from derp.errors import ConfigError
-from derp.net.transport import address_of
+from derp.net.socket_address import address_of
 
 if TYPE_CHECKING:
     from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -33,6 +33,9 @@ PAUSE_S = 1.0
 """How long nothing is accepted after descriptors or memory ran out."""
 KEEPALIVE_INTERVAL_S = 15
 KEEPALIVE_PROBES = 9
+_MAX_KEEPIDLE_S = 32767
+"""The kernel's own limit (MAX_TCP_KEEPIDLE); more than nine hours."""
+_MAX_INT = 2**31 - 1
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _CURES = {
     errno.EADDRINUSE: "another process listens there; stop it or choose another port",
@@ -53,12 +56,13 @@ class TCPOptions:
     def apply(self, sock: socket.socket) -> None:
         """Set them on a listening socket."""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        user_timeout_ms = int(self.user_timeout_s * 1000)
+        user_timeout_ms = min(int(self.user_timeout_s * 1000), _MAX_INT)
         if user_timeout_ms > 0 and hasattr(socket, "TCP_USER_TIMEOUT"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, user_timeout_ms)
         if self.keepalive_time_s < 0:
             return
         idle = max(1, round(self.keepalive_time_s)) if self.keepalive_time_s else 15
+        idle = min(idle, _MAX_KEEPIDLE_S)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
@@ -70,7 +74,7 @@ def open_listener(host: str, port: int, options: TCPOptions, *, flag: str) -> so
     Bind and listen.
 
     :param host: an address, or empty for all: IPv6 and IPv4 on one socket, and IPv4 alone
-        where IPv6 is switched off.
+        where IPv6 is switched off. ``::`` is both families, too, as in Go.
     :param flag: the command line's name for this port, for the error.
     :raises ConfigError: naming flag, address, what was wrong and the cure.
     """
@@ -83,16 +87,14 @@ def open_listener(host: str, port: int, options: TCPOptions, *, flag: str) -> so
         try:
             return _listen(family, host, port, options)
         except OSError as error:
-            failure = failure or error
+            failure = error
             if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL) or host:
                 break
     assert failure is not None
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    cure = _CURES.get(failure.errno or 0, "")
-    raise ConfigError(
-        f"{flag}: cannot listen on {where}: {os.strerror(failure.errno or 0).lower()}"
-        + (f"; {cure}" if cure else "")
-    ) from failure
+    cure = _CURES.get(failure.errno or 0, "choose another address or port")
+    reason = (failure.strerror or str(failure)).lower()
+    raise ConfigError(f"{flag}: cannot listen on {where}: {reason}; {cure}") from failure
 
 
 def _listen(family: int, host: str, port: int, options: TCPOptions) -> socket.socket:
@@ -100,7 +102,8 @@ def _listen(family: int, host: str, port: int, options: TCPOptions) -> socket.so
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1 if host else 0)
+            all_families = host in ("", "::")
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not all_families)
         options.apply(sock)
         sock.bind((host, port))  # "" is every address of the family
         sock.listen(BACKLOG)
@@ -172,7 +175,12 @@ class RelayPort:
                 continue  # that one is gone already (ECONNABORTED and its kin)
             sock.setblocking(False)
             self._stats.accepted_connections += 1
-            self._greet(sock, peer)
+            try:
+                self._greet(sock, peer)
+            except Exception:
+                self.log.failure("a connection could not be started; it is closed")
+                self._hub.remove(sock.fileno())
+                sock.close()
 
     def _pause(self, error: OSError) -> None:
         """Descriptors ran out: stop spinning on a queue that cannot be served."""
@@ -184,7 +192,7 @@ class RelayPort:
             pause=PAUSE_S,
             reason=os.strerror(error.errno or 0).lower(),
         )
-        self._hub.remove(self._fd)
+        self._hub.remove(self._fd)  # nothing else would do: it stays readable
         self._resume = self._hub.reactor.callLater(PAUSE_S, self._go_on)
 
     def _go_on(self) -> None:
@@ -195,11 +203,8 @@ class RelayPort:
         """See :meth:`derp.net.hub.HubMember.flush`: a listener writes nothing."""
 
     def end(self) -> None:
-        """See :meth:`derp.net.hub.HubMember.end`."""
+        """See :meth:`derp.net.hub.HubMember.end`: the hub closes."""
+        self.stop()
 
     def failed(self) -> None:
-        """
-        See :meth:`derp.net.hub.HubMember.failed`.
-
-        One connection's failure to start must not end the listener; it has been logged.
-        """
+        """See :meth:`derp.net.hub.HubMember.failed`: it was logged; go on listening."""
