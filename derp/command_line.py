@@ -15,12 +15,14 @@ from typing import Final
 
 from derp.addresses import Resolve, check_port, parse_listen_address, resolve_host
 from derp.config import CertMode, Config
+from derp.core.admission import Policy
 from derp.durations import format_duration
 from derp.environment import read_knobs
 from derp.errors import ConfigError
 from derp.flags import FLAGS
 from derp.goflag import FlagValues, Value
-from derp.mesh_key_file import find_mesh_key
+from derp.mesh_key_file import find_mesh_key, mesh_key_path
+from derp.net.admission_url import check_url
 from derp.net.key_file import key_path
 from derp.quoting import quoted
 
@@ -32,9 +34,12 @@ MAX_KEEPALIVE_TIME: Final = 32767.0
 MAX_USER_TIMEOUT: Final = ((1 << 31) - 1) / 1000
 """Seconds; ``TCP_USER_TIMEOUT`` is a C ``int`` of milliseconds."""
 
+MIN_REVERIFY: Final = 1.0
+MAX_REVERIFY: Final = 366 * 86400.0
+"""Seconds; our own bounds."""
+
 _MANUAL: Final = "use --certmode manual"
 _MESH_FILE: Final = "use --mesh-psk-file"
-_UNPROTECTED: Final = "without it, whoever finds this relay may use it"
 _LEAVE_OUT: Final = "leave it out"
 
 NOT_BUILT: Final[dict[str, str]] = {
@@ -46,10 +51,6 @@ NOT_BUILT: Final[dict[str, str]] = {
     "secrets-url": _MESH_FILE,
     "secrets-path-prefix": _MESH_FILE,
     "secrets-cache-dir": _MESH_FILE,
-    "verify-clients": _UNPROTECTED,
-    "verify-client-url": _UNPROTECTED,
-    "verify-client-url-fail-open": _LEAVE_OUT,
-    "socket": _LEAVE_OUT,
     "accept-connection-limit": _LEAVE_OUT,
     "accept-connection-burst": _LEAVE_OUT,
     "rate-config": _LEAVE_OUT,
@@ -101,6 +102,14 @@ def config_from_flags(
         bootstrap_dns_names=_names(flags, "bootstrap-dns-names"),
         unpublished_bootstrap_dns_names=_names(flags, "unpublished-bootstrap-dns-names"),
         mesh_key=mesh_key,
+        mesh_psk_file=mesh_key_path(flags, environ),
+        verify_clients=flags.bool("verify-clients"),
+        socket=flags.texts("socket"),
+        verify_client_url=tuple(map(check_url, flags.texts("verify-client-url"))),
+        verify_client_url_fail_open=flags.bool("verify-client-url-fail-open"),
+        allow_clients=flags.text("allow-clients"),
+        verify_policy=_verify_policy(flags),
+        reverify_interval=_reverify_interval(flags),
         tcp_keepalive_time=_duration(flags, "tcp-keepalive-time", MAX_KEEPALIVE_TIME),
         tcp_user_timeout=_duration(flags, "tcp-user-timeout", MAX_USER_TIMEOUT, least=0.0),
         tcp_write_timeout=_duration(flags, "tcp-write-timeout", MAX_USER_TIMEOUT, least=0.0),
@@ -176,6 +185,23 @@ def _key_file(flags: FlagValues, is_root: bool | None) -> str:
     return key_path(flags.text("c"), is_root=os.getuid() == 0 if is_root is None else is_root)
 
 
+def _verify_policy(flags: FlagValues) -> str:
+    text = flags.text("verify-policy")
+    if text not in tuple(Policy):
+        raise ConfigError(f"--verify-policy: there is no policy {quoted(text)}: give all or any")
+    return text
+
+
+def _reverify_interval(flags: FlagValues) -> float:
+    seconds = _duration(flags, "reverify-interval", MAX_REVERIFY, least=0.0)
+    if 0 < seconds < MIN_REVERIFY:
+        raise ConfigError(
+            f"--reverify-interval: {format_duration(seconds)} is too short: "
+            f"give at least {format_duration(MIN_REVERIFY)}, or 0 for never"
+        )
+    return seconds
+
+
 def _home(flags: FlagValues) -> str:
     home = flags.text("home")
     if home in ("", "blank") or home.startswith(("http://", "https://")):
@@ -229,6 +255,26 @@ def _notices(flags: FlagValues, tls: bool) -> list[str]:
             for name in ("certmode", "certdir", "http-port")
             if flags.given(name)
         ]
+    notices += _admission_notices(flags)
     if not flags.bool("stun") and flags.given("stun-port"):
         notices.append("--stun-port has no effect with --stun=false")
+    return notices
+
+
+def _admission_notices(flags: FlagValues) -> list[str]:
+    """Say which flags of admission have nothing to work on."""
+    urls = flags.texts("verify-client-url")
+    asked = flags.bool("verify-clients") or urls or flags.text("allow-clients")
+    notices = []
+    if flags.texts("socket") and not flags.bool("verify-clients"):
+        notices.append("--socket has no effect without --verify-clients")
+    if flags.given("verify-client-url-fail-open") and not urls:
+        notices.append("--verify-client-url-fail-open has no effect without --verify-client-url")
+    if not asked:
+        notices += [
+            f"--{name} has no effect: nothing says who may use this relay (--verify-clients, "
+            "--verify-client-url or --allow-clients)"
+            for name in ("verify-policy", "reverify-interval")
+            if flags.given(name)
+        ]
     return notices

@@ -100,6 +100,18 @@ class Config:
     """What the mesh key is called there."""
     secrets_cache_file: str = ""
     """Where it is kept between runs; empty is nowhere."""
+    mesh_psk_file: str = ""
+    """Where :attr:`mesh_key` was read; empty if it was not read from a file."""
+    verify_clients: bool = False
+    socket: tuple[str, ...] = ()
+    """Of tailscaled; none is the default one."""
+    verify_client_url: tuple[str, ...] = ()
+    verify_client_url_fail_open: bool = True
+    allow_clients: str = ""
+    verify_policy: str = "all"
+    """``all`` or ``any``."""
+    reverify_interval: float = 0.0
+    """Seconds; 0 is never."""
     accept_connection_limit: float = math.inf
     accept_connection_burst: int = NO_BURST_LIMIT
     tcp_keepalive_time: float = 600.0

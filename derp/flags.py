@@ -140,21 +140,48 @@ ADMISSION: Final = (
         "verify-clients",
         Kind.BOOL,
         False,
-        "Admit only clients the local tailscaled knows. Not built yet.",
+        "Admit only clients that a tailscaled on this machine knows.",
+    ),
+    Flag(
+        "socket",
+        Kind.STRINGS,
+        (),
+        "Socket of that tailscaled. Given several times: whom any of them knows is admitted.",
+        "the usual place on this system",
     ),
     Flag(
         "verify-client-url",
-        Kind.STRING,
-        "",
-        "Admit only clients this URL agrees to. Not built yet.",
+        Kind.STRINGS,
+        (),
+        "Admit only clients this URL agrees to (Headscale has one: https://<server>/verify). "
+        "Given several times: whom any of them agrees to is admitted.",
     ),
     Flag(
         "verify-client-url-fail-open",
         Kind.BOOL,
         True,
-        "Admit everybody while --verify-client-url cannot be reached. Not built yet.",
+        "Admit whoever logs in while --verify-client-url cannot be reached.",
     ),
-    Flag("socket", Kind.STRING, "", "Socket of the local tailscaled. Not built yet."),
+    Flag(
+        "allow-clients",
+        Kind.STRING,
+        "",
+        "Admit only clients in this file of node keys: one nodekey:... per line, # for comments. "
+        "A changed file is read again.",
+    ),
+    Flag(
+        "verify-policy",
+        Kind.STRING,
+        "all",
+        "Whether tailscaled, URLs and file must all admit a client, or any of them: all or any.",
+    ),
+    Flag(
+        "reverify-interval",
+        Kind.DURATION,
+        0.0,
+        "Ask about every connected client again within this time, and close those refused twice; "
+        "0 is never. SIGHUP and a changed --allow-clients file ask at once.",
+    ),
 )
 
 LIMITS: Final = (
@@ -194,7 +221,15 @@ LIMITS: Final = (
     ),
 )
 
-OTHER: Final = (Flag("version", Kind.BOOL, False, "Print the version and exit."),)
+OTHER: Final = (
+    Flag(
+        "check-config",
+        Kind.BOOL,
+        False,
+        "Check flags and files as a start does, without listening; exit with 0 or 1.",
+    ),
+    Flag("version", Kind.BOOL, False, "Print the version and exit."),
+)
 
 GROUPS: Final[tuple[tuple[str, tuple[Flag, ...]], ...]] = (
     ("Listening", LISTENING),

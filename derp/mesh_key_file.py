@@ -16,15 +16,12 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
-from derp.errors import ConfigError, ProtocolError
 from derp.goflag import FlagValues
+from derp.net.mesh_key import parse_mesh_key_text, read_mesh_key
 from derp.quoting import quoted
-from derp.wire.keys import is_zero, parse_mesh_key
 
 MESH_KEY_VARIABLE: Final = "TAILSCALE_DERPER_MESH_KEY"
 SHARED_MESH_KEY_FILE: Final = "/home/derp/keys/derp-mesh.key"
-
-_MAX_FILE_LEN: Final = 4096
 
 
 def find_mesh_key(
@@ -43,18 +40,26 @@ def find_mesh_key(
             else ()
         )
         source = f"environment variable {MESH_KEY_VARIABLE}"
-        return _parse(source, environ.get(MESH_KEY_VARIABLE, "")), ignored
-    path = flags.text("mesh-psk-file")
-    if not path and not flags.given("mesh-psk-file"):
-        path = default_mesh_key_file(environ)
+        return parse_mesh_key_text(source, environ.get(MESH_KEY_VARIABLE, "")), ignored
+    path = mesh_key_path(flags, environ)
     if not path:
         return None, ()
-    key = _parse(f"--mesh-psk-file: {quoted(path)}", _read(path))
+    key = read_mesh_key(path)
     if key is None:
         return None, (
             f"--mesh-psk-file: {quoted(path)} holds no key: nobody gets the rights of a mesh",
         )
     return key, ()
+
+
+def mesh_key_path(flags: FlagValues, environ: Mapping[str, str]) -> str:
+    """Which file holds the mesh key; empty if none does."""
+    if flags.bool("dev"):
+        return ""
+    path = flags.text("mesh-psk-file")
+    if not path and not flags.given("mesh-psk-file"):
+        path = default_mesh_key_file(environ)
+    return path
 
 
 def default_mesh_key_file(environ: Mapping[str, str]) -> str:
@@ -63,26 +68,3 @@ def default_mesh_key_file(environ: Mapping[str, str]) -> str:
     if environ.get("HOME"):
         tried.append(os.path.join(environ["HOME"], "keys", "derp-mesh.key"))
     return next((path for path in tried if os.path.exists(path)), "")
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return file.read(_MAX_FILE_LEN).decode("ascii", "replace")
-    except OSError as error:
-        raise ConfigError(
-            f"--mesh-psk-file: cannot read {quoted(path)} ({error.strerror}): "
-            "name a file that this user may read"
-        ) from None
-
-
-def _parse(source: str, text: str) -> bytes | None:
-    if not text:
-        return None
-    try:
-        key = parse_mesh_key(text)
-    except ProtocolError:
-        raise ConfigError(
-            f"{source} holds no mesh key: it must be 64 hex digits and nothing else"
-        ) from None
-    return None if is_zero(key) else key

@@ -7,9 +7,11 @@ ports when it is started, so that twistd may still be root then and drop it afte
 
 from __future__ import annotations
 
+import os
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService, Service
@@ -24,20 +26,22 @@ from derp.core.relay import Relay, RelayIdentity
 from derp.core.stun_stats import STUNStats
 from derp.errors import ConfigError
 from derp.net.ace import hostname_endpoints
+from derp.net.admission_service import AdmissionService
 from derp.net.bootstrap_dns import BootstrapDNSRefresh
-from derp.net.cert_files import complaints, load_manual, parse_ip
+from derp.net.cert_files import complaints, file_base, load_manual, parse_ip
 from derp.net.certificates import CertificateChooser, ManualCertificates
 from derp.net.debug import debug_resources
 from derp.net.drop_log import DropLog
 from derp.net.hub import Hub
 from derp.net.key_file import load_server_key
+from derp.net.mesh_key import read_mesh_key
 from derp.net.metric_sources import Sources
 from derp.net.metrics import MetricsPage, make_registry
 from derp.net.metrics_site import build_metrics_site
 from derp.net.open_files import raise_open_file_limit
 from derp.net.port import Greeter, RelayPort, TCPOptions, open_listener
 from derp.net.relay_protocol import RelayServer
-from derp.net.reload import Reloader
+from derp.net.reload import ReloadableFile, Reloader
 from derp.net.rtt_sampler import RTTSampler
 from derp.net.stun_udp import STUNServer
 from derp.net.timer_wheel import TimerWheel
@@ -113,10 +117,15 @@ class RelayService(MultiService):
             self.relay.stats.drop_listener = DropLog(
                 knobs.verbose_drops, reactor.seconds, unlimited=knobs.log_rate_all
             )
+        self.admission = AdmissionService(reactor, self.relay, config, self.reloader, os.environ)
+        self.admission.setServiceParent(self)
+        if config.mesh_psk_file:
+            self._watch_mesh_key(config.mesh_psk_file)
         self.server = RelayServer(
             self.relay,
             reactor,
             self.wheel,
+            admission=self.admission.admission,
             write_timeout_s=config.tcp_write_timeout,
             debug_logs=knobs.debug_logs,
             prober_debug_logs=knobs.prober_debug_logs,
@@ -138,6 +147,22 @@ class RelayService(MultiService):
         self.relay.now = self._seconds()
 
     # -- putting together ------------------------------------------------------------------
+
+    def _watch_mesh_key(self, path: str) -> None:
+        """Take a changed mesh key for logins from then on; who is connected stays."""
+
+        def load() -> None:
+            key = read_mesh_key(path)
+            if key is None:
+                raise ConfigError(
+                    f"--mesh-psk-file: {path} holds no key any more: put one there, or leave "
+                    "the flag out and start anew"
+                )
+            self.relay.mesh_key = key
+
+        self.reloader.add(
+            ReloadableFile(name="mesh_key", flag="--mesh-psk-file", paths=(path,), load=load)
+        )
 
     def _load_certificates(self) -> ManualCertificates | None:
         config = self.config
@@ -172,6 +197,8 @@ class RelayService(MultiService):
             stun=self.stun_stats,
             bootstrap_dns=bootstrap.stats,
             reloadable_files=self.reloader.files,
+            admission=self.admission.stats,
+            check_self=self.admission.check_self,
         )
         metrics = MetricsPage(make_registry(sources))
         parts = SiteParts(
@@ -337,3 +364,19 @@ def build(config: Config, reactor: Any) -> RelayService:
     :raises ConfigError: if a file or value is unusable.
     """
     return RelayService(config, reactor)
+
+
+def check_config(config: Config, reactor: Any) -> None:
+    """
+    Do what a start does up to listening, without making the files a first start makes.
+
+    :raises ConfigError: if a file or value is unusable.
+    """
+    with TemporaryDirectory() as spare:
+        if not os.path.lexists(config.key_file):
+            config = replace(config, key_file=os.path.join(spare, "derper.key"))
+        if parse_ip(config.hostname) is not None:
+            base = os.path.join(config.certdir, file_base(config.hostname))
+            if not (os.path.exists(f"{base}.crt") and os.path.exists(f"{base}.key")):
+                config = replace(config, certdir=spare)
+        build(config, reactor)

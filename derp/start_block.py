@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from derp.durations import format_duration
+from derp.net.admission_url import shown
+from derp.net.local_api import default_socket
 from derp.wire.keys import format_node_public
 from derp.wire.node_json import RelayNode, format_headscale_yaml, format_policy_block
 
@@ -46,7 +49,7 @@ def start_block(
 
 def protections(config: Config) -> list[str]:
     """Say which clients and how much of them this relay takes; honest about what is off."""
-    lines = ["admission: none, whoever finds this relay may use it"]
+    lines = _admission(config)
     if config.mesh_key is not None:
         lines.append("mesh key: set, its holders may watch, forward and close clients")
     timeout = config.tcp_write_timeout
@@ -54,4 +57,29 @@ def protections(config: Config) -> list[str]:
         lines.append(f"a client that takes no byte for {timeout:g} s is cut (--tcp-write-timeout)")
     else:
         lines.append("clients that take no bytes are never cut (--tcp-write-timeout=0)")
+    return lines
+
+
+def _admission(config: Config) -> list[str]:
+    """Say who may use this relay."""
+    tests = []
+    if config.allow_clients:
+        tests.append(f"in {config.allow_clients} (--allow-clients)")
+    if config.verify_clients:
+        sockets = " or ".join(config.socket or (default_socket(),))
+        tests.append(f"known to tailscaled at {sockets} (--verify-clients)")
+    if config.verify_client_url:
+        urls = " or ".join(map(shown, config.verify_client_url))
+        unreachable = "admits all" if config.verify_client_url_fail_open else "refuses"
+        tests.append(f"agreed to by {urls}, which {unreachable} while unreachable")
+    if not tests:
+        return ["admission: none, whoever finds this relay may use it"]
+    word = {"all": " and", "any": " or"}[config.verify_policy]
+    first, *others = tests
+    lines = [f"admission: clients {first}", *(f"          {word} {test}" for test in others)]
+    if config.reverify_interval:
+        interval = format_duration(config.reverify_interval)
+        lines.append(f"clients no longer admitted are closed within {interval}")
+    else:
+        lines.append("connected clients are not asked about again but on SIGHUP")
     return lines

@@ -7,8 +7,8 @@ sentence on stderr and exit code 1, at whatever point of the start it is found; 
 would print the whole help for a wrong flag, and a traceback for a port in use.
 
 What twistd does itself and is not changed here: it writes ``twistd.pid`` in the working
-directory (``--pidfile=`` turns that off), dies of SIGHUP, and ends by the signal it was
-stopped with.
+directory (``--pidfile=`` turns that off), and ends by the signal it was stopped with. It would
+die of SIGHUP, too; the running relay reads its files again (:mod:`derp.net.reload`).
 """
 
 from __future__ import annotations
@@ -73,10 +73,31 @@ class Options(usage.Options):
             if self["version"]:
                 self.opt_version()
             self.postOptions()
+            if self["check-config"]:
+                self.check_config()
 
     def postOptions(self) -> None:
         """Make :attr:`config` of the flags."""
         self.config = config_from_flags(self._given, os.environ)
+
+    def check_config(self) -> None:
+        """
+        Do what a start does up to listening, and end.
+
+        Here and not in :func:`makeService`: before that twistd looks for a relay that runs
+        already, which does not matter.
+
+        :raises ConfigError: if a start would end with it.
+        """
+        from twisted.internet import reactor
+
+        from derp.services import check_config
+
+        check_config(self.config, reactor)
+        for notice in self.config.notices:
+            print(f"derper: {notice}")
+        print("derper: flags and files are in order")
+        raise SystemExit(0)
 
     def opt_version(self) -> None:
         """Print our version alone, as derper does, instead of Twisted's."""

@@ -89,6 +89,27 @@ WHOLE: dict[str, Config] = {
     "--dev --metrics-addr :9100": replace(DEV, metrics_addr=":9100"),
     "--dev --verify-clients=false --verify-client-url= --accept-connection-limit inf": DEV,
     "--dev --accept-connection-burst 9223372036854775807 --mesh-with=": DEV,
+    "--dev --verify-clients --socket /a --socket /b --reverify-interval 1m": replace(
+        DEV, verify_clients=True, socket=("/a", "/b"), reverify_interval=60.0
+    ),
+    "--dev --verify-client-url https://a.test/verify?x=1 --verify-client-url http://u:p@[::1]:80 "
+    "--verify-client-url-fail-open=false --verify-policy any --allow-clients /keys": replace(
+        DEV,
+        verify_client_url=("https://a.test/verify?x=1", "http://u:p@[::1]:80"),
+        verify_client_url_fail_open=False,
+        verify_policy="any",
+        allow_clients="/keys",
+    ),
+    "--dev --socket /a --verify-client-url-fail-open --verify-policy all": replace(
+        DEV,
+        socket=("/a",),
+        notices=(
+            "--socket has no effect without --verify-clients",
+            "--verify-client-url-fail-open has no effect without --verify-client-url",
+            "--verify-policy has no effect: nothing says who may use this relay "
+            "(--verify-clients, --verify-client-url or --allow-clients)",
+        ),
+    ),
 }
 
 NOT_YET = "is not built yet"
@@ -115,10 +136,14 @@ REFUSED: dict[str, str] = {
     "--dev --tcp-write-timeout -1ms": "--tcp-write-timeout: -1ms is negative",
     "--dev --tcp-user-timeout 600h": "--tcp-user-timeout: 600h0m0s is too long",
     "--dev --tcp-keepalive-time 10h": "give at most 9h6m7s",
-    "--dev --verify-clients": "--verify-clients is not built yet: without it, whoever finds",
-    "--dev --verify-client-url http://a.test/": "--verify-client-url is not built yet",
-    "--dev --verify-client-url-fail-open=false": NOT_YET,
-    "--dev --socket /s": "--socket is not built yet",
+    "--dev --verify-client-url ftp://a.test/": '--verify-client-url: "ftp://a.test/" cannot be',
+    "--dev --verify-client-url a.test": '--verify-client-url: "a.test" cannot be asked: give an',
+    "--dev --verify-client-url http:///verify": "cannot be asked",
+    "--dev --verify-client-url http://a.test:x/": "cannot be asked",
+    "--dev --verify-policy some": '--verify-policy: there is no policy "some": give all or any',
+    "--dev --reverify-interval 1ms": "--reverify-interval: 1ms is too short: give at least 1s",
+    "--dev --reverify-interval -1s": "--reverify-interval: -1s is negative",
+    "--dev --reverify-interval 9000h": "--reverify-interval: 9000h0m0s is too long",
     "--dev --rate-config /r": "--rate-config is not built yet",
     "--dev --mesh-with a.test": "--mesh-with is not built yet",
     "--dev --secrets-url http://a.test": "--secrets-url is not built yet: use --mesh-psk-file",
@@ -163,7 +188,7 @@ class ConfigFromFlagsTests(SynchronousTestCase):
         kept = set(Config.__dataclass_fields__)
         elsewhere = {"a": "port", "c": "key_file", "mesh-psk-file": "mesh_key"}
         for flag in FLAGS:
-            if flag.name not in NOT_BUILT and flag.name != "version":
+            if flag.name not in NOT_BUILT and flag.name not in ("version", "check-config"):
                 self.assertIn(elsewhere.get(flag.name, flag.name.replace("-", "_")), kept)
 
     def test_key_file_of_others(self) -> None:
@@ -178,7 +203,8 @@ class ConfigFromFlagsTests(SynchronousTestCase):
         path = Path(self.mktemp())
         path.write_text(MESH_KEY + "\n")
         raw = bytes.fromhex(MESH_KEY)
-        self.assertEqual(configure(f"-a :80 --mesh-psk-file {path}").mesh_key, raw)
+        config = configure(f"-a :80 --mesh-psk-file {path}")
+        self.assertEqual((config.mesh_key, config.mesh_psk_file), (raw, str(path)))
         environ = ENVIRON | {"TAILSCALE_DERPER_MESH_KEY": MESH_KEY}
         config = configure("--dev", environ)
         self.assertEqual(config, replace(DEV, mesh_key=raw))
@@ -248,6 +274,7 @@ class FlagTableTests(SynchronousTestCase):
             Kind.FLOAT: float,
             Kind.STRING: str,
             Kind.DURATION: float,
+            Kind.STRINGS: tuple,
         }
         for flag in FLAGS:
             self.assertIs(type(flag.default), kinds[flag.kind], flag.name)

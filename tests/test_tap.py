@@ -102,6 +102,54 @@ class OptionsTests(TapTestCase):
         self.assertEqual(text, f"{__version__}\n")
 
 
+class CheckConfigTests(TapTestCase):
+    """``--check-config``: all of a start but listening."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.place = Path(self.mktemp())
+        self.place.mkdir()
+
+    def line(self, *argv: str) -> tuple[str, ...]:
+        key, certs = str(self.place / "derper.key"), str(self.place)
+        first = ("--check-config", "-c", key, "--certmode", "manual", "--certdir", certs)
+        return (*first, "--hostname", "192.0.2.7", *argv)
+
+    def test_good(self) -> None:
+        """A usable configuration is called so; what a first start would make is not made."""
+        keys = self.place / "keys"
+        keys.write_text("# nobody yet\n")
+        text = self.assert_exit(0, self.parse, *self.line("--allow-clients", str(keys)))
+        self.assertTrue(text.endswith("derper: flags and files are in order\n"), text)
+        self.assertEqual([path.name for path in self.place.iterdir()], ["keys"])
+
+    def test_notices(self) -> None:
+        """What would have no effect is told."""
+        text = self.assert_exit(0, self.parse, *self.line("--socket", "/s"))
+        self.assertIn("derper: --socket has no effect", text)
+
+    def test_bad_file(self) -> None:
+        """A file that stops a start is found; flags are right here, the file is not."""
+        keys = self.place / "keys"
+        keys.write_text("\nnodekey:1\n")
+        self.assert_exit(1, self.parse, *self.line("--allow-clients", str(keys)))
+        self.assertIn('line 2: "nodekey:1" is no node key', self.stderr.getvalue())
+
+    def test_bad_key(self) -> None:
+        """So is a key file that is there and unusable."""
+        (self.place / "derper.key").write_text("{}")
+        self.assert_exit(1, self.parse, *self.line())
+        self.assertIn("holds no PrivateKey", self.stderr.getvalue())
+
+    def test_bad_proxy(self) -> None:
+        """And a variable that matters for the given flags only."""
+        self.patch(os, "environ", os.environ | {"HTTPS_PROXY": "socks5://a.test"})
+        self.assert_exit(0, self.parse, *self.line())
+        url = ("--verify-client-url", "https://a.test/verify")
+        self.assert_exit(1, self.parse, *self.line(*url))
+        self.assertIn("HTTPS_PROXY names no HTTP proxy", self.stderr.getvalue())
+
+
 class MakeServiceTests(TapTestCase):
     """:func:`derp.tap.makeService`."""
 

@@ -54,13 +54,9 @@ class Admission:
         question = question_about(request.key, request.remote)
         return Deferred.fromCoroutine(self._login(question))
 
-    def judge_login(self, question: Question, *, recheck: bool = False) -> Deferred[Login]:
-        """
-        Say what a login would come to, without counting it.
-
-        :param recheck: ask the sources, whatever they said before.
-        """
-        return Deferred.fromCoroutine(self._judge_login(question, recheck))
+    def judge_login(self, question: Question) -> Deferred[Login]:
+        """Say what a login would come to, without counting it."""
+        return Deferred.fromCoroutine(self._judge_login(question))
 
     def recheck(self, key: bytes, remote: RemoteAddress) -> Deferred[Verdict]:
         """Decide on a client that is connected; see :meth:`Rules.judge_connected`."""
@@ -73,7 +69,7 @@ class Admission:
     # -- inside ----------------------------------------------------------------------------
 
     async def _login(self, question: Question) -> str | None:
-        login = await self._judge_login(question, False)
+        login = await self._judge_login(question)
         self.stats.logins[login.outcome] += 1
         if login.outcome is Outcome.FAIL_OPEN:
             log.warn(
@@ -82,10 +78,10 @@ class Admission:
             )
         return login.refusal
 
-    async def _judge_login(self, question: Question, recheck: bool) -> Login:
+    async def _judge_login(self, question: Question) -> Login:
         answers: list[tuple[Kind, Answer]] = []
         for kind, sources in self._kinds.items():
-            answer = await _ask_any(sources, question, recheck)
+            answer = await _ask_any(sources, question)
             answers.append((kind, answer))
             if self.rules.ends_login(kind, answer):
                 break
@@ -105,7 +101,9 @@ def question_about(key: bytes, remote: RemoteAddress) -> Question:
     return Question(key, "" if remote.ip is None else str(remote.ip))
 
 
-def _ask_any(sources: Sequence[Source], question: Question, recheck: bool) -> Deferred[Answer]:
+def _ask_any(
+    sources: Sequence[Source], question: Question, *, recheck: bool = False
+) -> Deferred[Answer]:
     """Ask all sources of a kind at once; the first that admits settles it."""
     result: Result[Answer] = Result()
     answers: list[Answer] = []

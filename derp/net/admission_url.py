@@ -71,7 +71,8 @@ def check_url(url: str) -> str:
     except ValueError:
         usable = False
     if not usable:
-        raise ConfigError(f"{FLAG}: {quoted(url)} cannot be asked: give an http:// or https:// URL")
+        tail = quoted(url.rpartition("@")[2])  # what is before may be a password
+        raise ConfigError(f"{FLAG}: {tail} cannot be asked: give an http:// or https:// URL")
     return url
 
 
@@ -95,7 +96,7 @@ class AdmissionURL:
         self._through: dict[tuple[str, Proxy], IAgent] = {}
 
     def ask(self, question: Question, *, recheck: bool = False) -> Deferred[Answer]:
-        """See :class:`derp.net.admission.Source`."""
+        """See :class:`derp.net.asked_source.Source`."""
         running = Deferred.fromCoroutine(self._ask(question))
         running.addTimeout(TIMEOUT_S, self._reactor, onTimeoutCancel=lambda result, _: result)
         return running

@@ -15,7 +15,7 @@ from typing import Final
 
 from twisted.internet.defer import Deferred, succeed
 
-from derp.core.admission import ALLOWED, Answer, Kind, Question, Verdict
+from derp.core.admission import ALLOWED, AdmissionStats, Answer, Kind, Question, Verdict
 from derp.errors import ConfigError, ProtocolError
 from derp.quoting import quoted
 from derp.wire.keys import format_node_public, is_zero, parse_node_public
@@ -53,13 +53,15 @@ class AllowList:
     """
     A source of admission that knows by itself.
 
+    :param stats: where its answers are counted.
     :raises ConfigError: if the file is unusable.
     """
 
     kind = Kind.FILE
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, stats: AdmissionStats) -> None:
         self.path = path
+        self._stats = stats
         self.keys: frozenset[bytes] = frozenset()
         self.load()
 
@@ -88,11 +90,12 @@ class AllowList:
         return content.decode("utf-8-sig", "replace")
 
     def ask(self, question: Question, *, recheck: bool = False) -> Deferred[Answer]:
-        """See :class:`derp.net.admission.Source`."""
-        if question.key in self.keys:
-            return succeed(ALLOWED)
-        reason = f"{format_node_public(question.key)} is not in {self.path} ({FLAG})"
-        return succeed(Answer(Verdict.DENIED, reason))
+        """See :class:`derp.net.asked_source.Source`."""
+        answer = ALLOWED
+        if question.key not in self.keys:
+            reason = f"{format_node_public(question.key)} is not in {self.path} ({FLAG})"
+            answer = Answer(Verdict.DENIED, reason)
+        return succeed(self._stats.count_answer(self.kind, answer))
 
     def close(self) -> None:
-        """See :class:`derp.net.admission.Source`."""
+        """See :class:`derp.net.asked_source.Source`."""

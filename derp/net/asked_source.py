@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -59,6 +59,8 @@ class AskedSource:
         self._cache = VerdictCache()
         self._turns = DeferredSemaphore(AT_ONCE)
         self._flights: dict[tuple[Question, bool], Outcome[Answer]] = {}
+        self._asked: set[Deferred[Answer]] = set()
+        self._closed = False
 
     @property
     def asking(self) -> int:
@@ -78,7 +80,10 @@ class AskedSource:
         return self._fly(question, recheck).addCallback(self._or_stale, question)
 
     def close(self) -> Deferred[None] | None:
-        """See :class:`Source`."""
+        """See :class:`Source`. Who still waits is refused."""
+        self._closed = True
+        for asked in list(self._asked):
+            asked.cancel()
         return self.source.close()
 
     def _fly(self, question: Question, recheck: bool) -> Deferred[Answer]:
@@ -92,15 +97,20 @@ class AskedSource:
         flight = self._flights[question, recheck] = Outcome()
         answered = flight.when()
         asked: Deferred[Answer] = self._turns.run(self.source.ask, question, recheck=recheck)
+        self._asked.add(asked)
         asked.addErrback(self._failed)
         asked.addCallback(self._landed, question, recheck)
+        asked.addBoth(lambda _: self._asked.discard(asked))
         return answered
 
     def _failed(self, failure: Failure) -> Answer:
-        log.failure("asking for admission failed", failure)
+        if not failure.check(CancelledError):
+            log.failure("asking for admission failed", failure)
         return Answer(Verdict.FAULT, "admission could not be asked")
 
     def _landed(self, answer: Answer, question: Question, recheck: bool) -> None:
+        if self._closed:
+            answer = Answer(Verdict.FAULT, "this relay is stopping")
         self._stats.count_answer(self.kind, answer)
         self._cache.remember(question, answer, self._clock.seconds())
         self._flights.pop((question, recheck)).succeed(answer)

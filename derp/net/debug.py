@@ -8,11 +8,15 @@ from __future__ import annotations
 import gc
 import re
 from html import escape
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client.exposition import generate_latest
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource, Resource
+from twisted.web.server import NOT_DONE_YET
 
 from derp.core.consistency import check
 from derp.durations import format_duration
@@ -37,6 +41,8 @@ LINKS: Final = (
     ("set-mutex-profile-fraction", "SetMutexProfileFraction"),
 )
 """What the index leads to, in derper's order and words."""
+
+log = Logger(namespace="derp")
 
 _INTEGER: Final = re.compile(rb"[+-]?[0-9]{1,18}")
 _HTML: Final = b"text/html; charset=utf-8"
@@ -119,20 +125,44 @@ class VarzPage(Resource):
 
 
 class CheckPage(Resource):
-    """``/debug/check``: whether the relay's books agree with each other."""
+    """
+    ``/debug/check``: whether the relay's books agree with each other, and admission works.
+
+    Answers as soon as tailscaled and URLs have, if there are any to ask.
+    """
 
     isLeaf = True
 
     def __init__(self, sources: Sources) -> None:
         super().__init__()
-        self._relay = sources.relay
+        self._sources = sources
 
-    def render(self, request: IRequest) -> bytes:
-        problems = check(self._relay)
+    def render(self, request: Any) -> bytes | int:
+        problems = check(self._sources.relay)
+        answer: Deferred[bytes] = self._sources.check_self().addCallback(
+            lambda found: self._report(request, [*problems, *found])
+        )
+        if isinstance(body := getattr(answer, "result", None), bytes):
+            return body
+        request.notifyFinish().addErrback(lambda _: answer.cancel())
+        answer.addCallback(self._finish, request).addErrback(self._failed, request)
+        return NOT_DONE_YET
+
+    def _report(self, request: IRequest, problems: list[str]) -> bytes:
         if problems:
             return plain_error(request, 500, ", ".join(problems))
         request.setHeader(b"Content-Type", _TEXT)
         return b"derp.Server ConsistencyCheck okay"
+
+    def _finish(self, body: bytes, request: IRequest) -> None:
+        request.write(body)
+        request.finish()
+
+    def _failed(self, failure: Failure, request: IRequest) -> None:
+        if failure.check(CancelledError):
+            return  # nobody waits any more
+        log.failure("the self-check failed", failure)
+        self._finish(plain_error(request, 500, "the self-check failed, see the log"), request)
 
 
 class CollectPage(Resource):

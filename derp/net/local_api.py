@@ -92,7 +92,7 @@ class LocalAPI:
 
     def ask(self, question: Question, *, recheck: bool = False) -> Deferred[Answer]:
         """
-        See :class:`derp.net.admission.Source`.
+        See :class:`derp.net.asked_source.Source`.
 
         A tailscaled that is starting knows nobody. At a login that is as in derper; a client
         that is connected does not pay for it.

@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from derp import __version__
+from derp.core.admission import AdmissionStats
 from derp.core.bootstrap_dns import BootstrapDNSStats
 from derp.core.listener_stats import ListenerStats
 from derp.core.relay import Relay
@@ -22,6 +24,10 @@ from derp.net.reload import ReloadableFile
 
 def _none() -> int:
     return 0
+
+
+def _no_problem() -> Deferred[list[str]]:
+    return succeed([])
 
 
 def _command_line() -> Sequence[str]:
@@ -51,6 +57,9 @@ class Sources:
     websocket_accepts: Callable[[], int] = _none
     """Says how many WebSockets became DERP connections."""
     reloadable_files: Sequence[ReloadableFile] = ()
+    admission: AdmissionStats = field(default_factory=AdmissionStats)
+    check_self: Callable[[], Deferred[list[str]]] = _no_problem
+    """Looks whether admission works; gives what does not."""
     version: str = __version__
     machine: str = field(default_factory=socket.gethostname)
     command_line: Sequence[str] = field(default_factory=_command_line)

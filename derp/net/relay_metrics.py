@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from derp.core.stats import DropReason, Histogram, PacketKind
+from derp.net.admission_metrics import admission_metrics
 from derp.net.metric_sources import Sources
 
 _STATS_COUNTERS: Final = (
@@ -116,6 +117,7 @@ class RelayMetrics(Collector):
         yield from self._stun()
         yield from self._bootstrap_dns()
         yield from self._reloads()
+        yield from admission_metrics(sources.admission)
 
     def _packets(self) -> Iterator[Metric]:
         stats = self._sources.relay.stats

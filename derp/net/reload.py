@@ -126,7 +126,7 @@ class Reloader(Service):
         return file
 
     def when_reloaded(self, listener: Callable[[], object]) -> None:
-        """Call this after every SIGHUP, and after looks that loaded something."""
+        """Call this after every :meth:`reload_all`, whatever came of it."""
         self._listeners.append(listener)
 
     def startService(self) -> None:
@@ -150,13 +150,13 @@ class Reloader(Service):
         """Read every file again."""
         log.info("reload: reading {count} files again", count=len(self.files))
         self._reload(self.files)
-        self._tell()
+        for listener in self._listeners:
+            listener()
 
     def look(self) -> None:
         """Read again what has changed."""
         ready = [file for file in self.files if file.look()]
-        if self._reload(ready):
-            self._tell()
+        self._reload(ready)
         if self._settling is None and any(file.unsettled for file in self.files):
             self._settling = self._clock.callLater(SETTLE_S, self._look_again)
 
@@ -164,14 +164,11 @@ class Reloader(Service):
         self._settling = None
         self.look()
 
-    def _reload(self, files: list[ReloadableFile]) -> bool:
-        """Give whether any of them has been loaded."""
-        loaded = False
+    def _reload(self, files: list[ReloadableFile]) -> None:
         for file in files:
             names = " and ".join(map(quoted, file.paths))
             problem = file.reload()
             if problem is None:
-                loaded = True
                 log.info("reload: {flag} {names} is in use now", flag=file.flag, names=names)
             else:
                 log.error(
@@ -179,8 +176,3 @@ class Reloader(Service):
                     problem=problem,
                     flag=file.flag,
                 )
-        return loaded
-
-    def _tell(self) -> None:
-        for listener in self._listeners:
-            listener()
