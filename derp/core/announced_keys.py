@@ -59,10 +59,9 @@ class AnnouncedKeys:
         return True
 
     def gone(self, key: bytes) -> None:
-        """The link takes a key back; one it never announced is none of its business."""
-        if key in self._keys:
-            self._keys.discard(key)
-            self._relay.remove_forwarder(key, self.link)
+        """The link takes a key back; of one it never announced, only a counter knows."""
+        self._keys.discard(key)
+        self._relay.remove_forwarder(key, self.link)
 
     def clear(self) -> int:
         """

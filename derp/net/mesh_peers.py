@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import chain
 from typing import Final
 
 from derp.config import MeshPeer
@@ -34,14 +35,22 @@ _PIN: Final = re.compile(re.escape(PIN_PREFIX) + r"[0-9a-fA-F]{64}")
 
 def parse_peers(flag: str, texts: Iterable[str]) -> tuple[MeshPeer, ...]:
     """
-    Read a list of peers; one that is named twice is one.
+    Read a list of peers.
 
     :param flag: where the list comes from, for errors.
-    :raises ConfigError: if one of them cannot be.
+    :raises ConfigError: if one of them cannot be, or the list.
+    """
+    return join_peers(flag, [parse_peer(flag, text) for text in texts])
+
+
+def join_peers(flag: str, *lists: Iterable[MeshPeer]) -> tuple[MeshPeer, ...]:
+    """
+    Make one list of several; a peer that is named twice is one.
+
+    :raises ConfigError: if they contradict each other, or are too many.
     """
     peers: dict[str, MeshPeer] = {}
-    for text in texts:
-        peer = parse_peer(flag, text)
+    for peer in chain(*lists):
         if peers.setdefault(peer.name, peer) != peer:
             raise ConfigError(
                 f"{flag}: {quoted(peer.name)} is named twice, with different pins: keep one"
