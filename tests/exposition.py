@@ -55,3 +55,12 @@ class Exposition:
             {key: value for key, value in self.samples.items() if keep(key[0])},
             self.comments,
         )
+
+    def non_zero(self, prefix: str) -> dict[str, str]:
+        """The samples that say something, as the records write them."""
+        found = {}
+        for (name, labels), value in self.samples.items():
+            if name.startswith(prefix) and value:
+                text = ",".join(f'{label}="{of}"' for label, of in labels)
+                found[name + (f"{{{text}}}" if text else "")] = f"{value:g}"
+        return found

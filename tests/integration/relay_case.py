@@ -120,7 +120,8 @@ class RelayTestCase(TestCase):
         if tls:
             endpoint = _OverTLS(endpoint)
         await in_time(reactor, connectProtocol(endpoint, protocol), f"a connection to {port}")
-        self.addCleanup(protocol.transport.abortConnection)
+        socket = protocol.transport.transport if tls else protocol.transport
+        self.addCleanup(socket.abortConnection)  # TLS of Twisted's cannot be aborted twice
         return protocol
 
     async def client(
@@ -139,18 +140,20 @@ class RelayTestCase(TestCase):
         self.assertEqual(await heard.next(), ServerInfo(2), "the first message")
         return client, heard
 
-    async def get(self, port: int, path: str, *headers: str, tls: bool = False) -> Answer:
+    async def get(
+        self, port: int, path: str, *headers: str, tls: bool = False, host: str = HOST
+    ) -> Answer:
         """Ask one page over a connection of its own."""
-        exchange = await self.wire(port, tls=tls)
+        exchange = await self.wire(port, tls=tls, host=host)
         lines = [f"GET {path} HTTP/1.1", f"Host: {HOST}", *headers, "", ""]
         exchange.transport.write("\r\n".join(lines).encode("latin-1"))
         answer: Answer = await in_time(reactor, exchange.answer(), f"an answer to GET {path}")
         exchange.transport.abortConnection()
         return answer
 
-    async def varz(self, port: int, *, tls: bool = False) -> Exposition:
+    async def varz(self, port: int, *, tls: bool = False, host: str = HOST) -> Exposition:
         """What the relay shows of itself."""
-        answer = await self.get(port, "/debug/varz", tls=tls)
+        answer = await self.get(port, "/debug/varz", tls=tls, host=host)
         self.assertEqual(answer.status, 200)
         return Exposition.parse(answer.body.decode())
 

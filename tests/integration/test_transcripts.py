@@ -11,7 +11,6 @@ from derp.net.key_file import format_key_file
 from derp.services import RelayService
 from derp.wire.frames import KEEP_ALIVE_S, FrameType
 from derp.wire.keys import parse_node_private
-from tests.exposition import Exposition
 from tests.integration.relay_case import RelayTestCase, reactor
 from tests.integration.transcript_player import Player, Step
 from tests.integration.virtual_time import VirtualTime
@@ -26,16 +25,6 @@ NOT_RECORDED = (
     "derp_version",
 )
 """Left out of the records: depends on how writes were bundled, or on the process."""
-
-
-def shown(exposition: Exposition, prefix: str) -> dict[str, str]:
-    """Non-zero series, as the records write them."""
-    found = {}
-    for (name, labels), value in exposition.without(*NOT_RECORDED).samples.items():
-        if name.startswith(prefix) and value:
-            text = ",".join(f'{label}="{of}"' for label, of in labels)
-            found[name + (f"{{{text}}}" if text else "")] = f"{value:g}"
-    return found
 
 
 class TranscriptTests(RelayTestCase):
@@ -66,7 +55,8 @@ class TranscriptTests(RelayTestCase):
     async def finish(self, player: Player) -> None:
         """Compare what everybody got, and the relay's books."""
         player.compare()
-        counted = shown(await self.varz(self.port, tls=self.service.config.tls), "derp_")
+        page = await self.varz(self.port, tls=self.service.config.tls)
+        counted = page.without(*NOT_RECORDED).non_zero("derp_")
         self.assertEqual(counted, self.recorded["counters_at_end"])
 
     async def replay(self, name: str) -> None:
