@@ -72,7 +72,8 @@ class Head:
         """Do without the body; the connection is kept if it has come already."""
         body = _Body(self.reactor, 1, lambda data: True)
         self.response.deliverBody(body)
-        body.end()
+        if not body.done.called:
+            body.end()
 
 
 async def send(

@@ -76,15 +76,14 @@ class LocalAPI:
     One tailscaled.
 
     :param path: of its socket.
-    :param early_s: for so long from now on, a socket that is not there is waited for.
     """
 
     kind = Kind.SOCKET
 
-    def __init__(self, reactor: Any, path: str, *, early_s: float = EARLY_S) -> None:
+    def __init__(self, reactor: Any, path: str) -> None:
         self.path = path
         self._reactor = reactor
-        self._early_until = reactor.seconds() + early_s
+        self._early_until = reactor.seconds() + EARLY_S
         self._pool = make_pool(reactor)
         self._agent = Agent.usingEndpointFactory(
             reactor, _SocketEndpoints(reactor, path), self._pool
