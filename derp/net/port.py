@@ -20,6 +20,8 @@ from derp.errors import ConfigError
 from derp.net.socket_address import address_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
     from derp.core.listener_stats import ListenerStats
@@ -128,16 +130,25 @@ class RelayPort:
     :param sock: bound, listening and non-blocking (:func:`open_listener`), or inherited.
     :param greet: takes each accepted connection.
     :param stats: what this listener counts.
+    :param opens: asked for each connection; one that it does not open to is closed at once.
     """
 
     log = Logger()
 
-    def __init__(self, hub: Hub, sock: socket.socket, greet: Greeter, stats: ListenerStats) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        sock: socket.socket,
+        greet: Greeter,
+        stats: ListenerStats,
+        opens: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._hub = hub
         self._sock = sock
         self._fd = sock.fileno()
         self._greet = greet
         self._stats = stats
+        self._opens = opens
         self._resume: Any = None
         self._listening = False
 
@@ -173,6 +184,10 @@ class RelayPort:
                     self._pause(error)
                     return
                 continue  # that one is gone already (ECONNABORTED and its kin)
+            if not self._opens():
+                self._stats.rejected_connections += 1
+                sock.close()
+                continue
             sock.setblocking(False)
             self._stats.accepted_connections += 1
             try:

@@ -26,6 +26,8 @@ from twisted.python.failure import Failure
 from derp.net.socket_output import SocketOutput
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from derp.net.hub import Hub
     from derp.net.timer_wheel import TimerWheel, WheelEntry
 
@@ -53,6 +55,7 @@ class ClosableSocket(SocketOutput):
         "_peer_ended",
         "_told",
         "_wheel",
+        "on_end",
         "protocol",
     )
 
@@ -62,6 +65,8 @@ class ClosableSocket(SocketOutput):
         super().__init__(hub, sock)
         self._wheel = wheel
         self.protocol: Any = None
+        self.on_end: Callable[[], None] | None = None
+        """Called once the socket is closed, whatever became of it."""
         self._held: bytearray | None = None
         """What the protocol has not consumed."""
         self._peer_ended = False
@@ -193,6 +198,9 @@ class ClosableSocket(SocketOutput):
         self._hub.remove(self._fd)
         self._fd = -1
         self._sock.close()
+        on_end, self.on_end = self.on_end, None
+        if on_end is not None:
+            on_end()
 
     def _cancel_closing_deadline(self) -> None:
         if self._closing_deadline is not None:
