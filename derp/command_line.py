@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from derp.addresses import Resolve, check_port, parse_listen_address, resolve_host
-from derp.config import CertMode, Config
+from derp.config import CertMode, Config, MeshPeer
 from derp.core.admission import Policy
 from derp.durations import format_duration
 from derp.environment import read_knobs
@@ -24,6 +24,7 @@ from derp.goflag import FlagValues, Value
 from derp.mesh_key_file import find_mesh_key, mesh_key_path
 from derp.net.admission_url import check_url
 from derp.net.key_file import key_path
+from derp.net.mesh_peers import parse_peers
 from derp.quoting import quoted
 
 DEV_PORT: Final = 3340
@@ -47,7 +48,6 @@ NOT_BUILT: Final[dict[str, str]] = {
     "acme-eab-key": _MANUAL,
     "acme-email": _MANUAL,
     "acme-ip-certs": f"{_MANUAL} with the IP as --hostname",
-    "mesh-with": _LEAVE_OUT,
     "secrets-url": _MESH_FILE,
     "secrets-path-prefix": _MESH_FILE,
     "secrets-cache-dir": _MESH_FILE,
@@ -103,6 +103,9 @@ def config_from_flags(
         unpublished_bootstrap_dns_names=_names(flags, "unpublished-bootstrap-dns-names"),
         mesh_key=mesh_key,
         mesh_psk_file=mesh_key_path(flags, environ),
+        mesh_with=_mesh_with(flags),
+        mesh_with_file=flags.text("mesh-with-file"),
+        mesh_ca_file=flags.text("mesh-ca-file"),
         verify_clients=flags.bool("verify-clients"),
         socket=flags.texts("socket"),
         verify_client_url=tuple(map(check_url, flags.texts("verify-client-url"))),
@@ -210,6 +213,11 @@ def _home(flags: FlagValues) -> str:
         f"--home: unknown value {quoted(home)}: leave it out, or give blank or a URL "
         "(http:// or https://) to redirect to"
     )
+
+
+def _mesh_with(flags: FlagValues) -> tuple[MeshPeer, ...]:
+    text = flags.text("mesh-with")
+    return parse_peers("--mesh-with", text.split(",")) if text else ()
 
 
 def _names(flags: FlagValues, name: str) -> tuple[str, ...]:

@@ -118,7 +118,26 @@ MESH: Final = (
         "File with the key shared by the relays of a mesh: 64 hex digits.",
         "the first of /home/derp/keys/derp-mesh.key and $HOME/keys/derp-mesh.key that exists",
     ),
-    Flag("mesh-with", Kind.STRING, "", "Relays to mesh with. Not built yet."),
+    Flag(
+        "mesh-with",
+        Kind.STRING,
+        "",
+        "Relays to mesh with, comma-separated, each as host[:port][/dialhost][#sha256-raw:<hex>]: "
+        "what its certificate is made for, what to dial instead, and its CertName if it made its "
+        "certificate itself. This relay's own name may be among them.",
+    ),
+    Flag(
+        "mesh-with-file",
+        Kind.STRING,
+        "",
+        "File with more of them, one per line, # for comments. A changed file is read again.",
+    ),
+    Flag(
+        "mesh-ca-file",
+        Kind.STRING,
+        "",
+        "PEM file of CA certificates that the other relays' may lead to, besides the system's.",
+    ),
     Flag("secrets-url", Kind.STRING, "", "setec server that holds the mesh key. Not built yet."),
     Flag(
         "secrets-path-prefix",

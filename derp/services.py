@@ -35,6 +35,7 @@ from derp.net.drop_log import DropLog
 from derp.net.hub import Hub
 from derp.net.key_file import load_server_key
 from derp.net.mesh_key import read_mesh_key
+from derp.net.mesh_service import MeshService
 from derp.net.metric_sources import Sources
 from derp.net.metrics import MetricsPage, make_registry
 from derp.net.metrics_site import build_metrics_site
@@ -121,6 +122,8 @@ class RelayService(MultiService):
         self.admission.setServiceParent(self)
         if config.mesh_psk_file:
             self._watch_mesh_key(config.mesh_psk_file)
+        self.mesh = MeshService(reactor, self.relay, config, self.reloader)
+        self.mesh.setServiceParent(self)
         self.server = RelayServer(
             self.relay,
             reactor,
@@ -199,6 +202,7 @@ class RelayService(MultiService):
             reloadable_files=self.reloader.files,
             admission=self.admission.stats,
             check_self=self.admission.check_self,
+            mesh_links=self.mesh.links,
         )
         metrics = MetricsPage(make_registry(sources))
         parts = SiteParts(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from derp.command_line import NOT_BUILT, config_from_flags, default_certdir
-from derp.config import CertMode, Config
+from derp.config import CertMode, Config, MeshPeer
 from derp.errors import ConfigError
 from derp.flags import FLAGS, GROUPS
 from derp.goflag import Flag, Kind, parse_flags
@@ -89,6 +89,17 @@ WHOLE: dict[str, Config] = {
     "--dev --metrics-addr :9100": replace(DEV, metrics_addr=":9100"),
     "--dev --verify-clients=false --verify-client-url= --accept-connection-limit inf": DEV,
     "--dev --accept-connection-burst 9223372036854775807 --mesh-with=": DEV,
+    "--dev --mesh-with a.test,b.test:8443/192.0.2.1 --mesh-with-file /f --mesh-ca-file /c": replace(
+        DEV,
+        mesh_with=(
+            MeshPeer(name="a.test", host="a.test"),
+            MeshPeer(
+                name="b.test:8443/192.0.2.1", host="b.test", port=8443, dial_host="192.0.2.1"
+            ),
+        ),
+        mesh_with_file="/f",
+        mesh_ca_file="/c",
+    ),
     "--dev --verify-clients --socket /a --socket /b --reverify-interval 1m": replace(
         DEV, verify_clients=True, socket=("/a", "/b"), reverify_interval=60.0
     ),
@@ -145,7 +156,9 @@ REFUSED: dict[str, str] = {
     "--dev --reverify-interval -1s": "--reverify-interval: -1s is negative",
     "--dev --reverify-interval 9000h": "--reverify-interval: 9000h0m0s is too long",
     "--dev --rate-config /r": "--rate-config is not built yet",
-    "--dev --mesh-with a.test": "--mesh-with is not built yet",
+    "--dev --mesh-with a.test,": '--mesh-with: "" is no relay to mesh with: write it as',
+    "--dev --mesh-with a.test/b/c": '--mesh-with: "a.test/b/c" is no relay to mesh with',
+    "--dev --mesh-with a.test#pin": "a pin is sha256-raw: and 64 hex digits",
     "--dev --secrets-url http://a.test": "--secrets-url is not built yet: use --mesh-psk-file",
     "--dev --secrets-path-prefix p": NOT_YET,
     "--dev --secrets-cache-dir c": NOT_YET,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from twisted.internet.defer import Deferred, succeed
@@ -18,6 +18,7 @@ from derp.core.listener_stats import ListenerStats
 from derp.core.relay import Relay
 from derp.core.stun_stats import STUNStats
 from derp.core.tls_request_stats import TLSRequestStats
+from derp.net.mesh_link import MeshLink
 from derp.net.process_info import resident_bytes, shown_command_line
 from derp.net.reload import ReloadableFile
 
@@ -57,6 +58,8 @@ class Sources:
     websocket_accepts: Callable[[], int] = _none
     """Says how many WebSockets became DERP connections."""
     reloadable_files: Sequence[ReloadableFile] = ()
+    mesh_links: Iterable[MeshLink] = ()
+    """Links to the other relays of the mesh; asked anew each time."""
     admission: AdmissionStats = field(default_factory=AdmissionStats)
     check_self: Callable[[], Deferred[list[str]]] = _no_problem
     """Looks whether admission works; gives what does not."""
