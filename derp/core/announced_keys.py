@@ -9,29 +9,37 @@ presence, but not with our memory: how many keys it may announce is bounded.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
-if TYPE_CHECKING:
-    from derp.core.mesh import PacketForwarder
-    from derp.core.relay import Relay
+from derp.core.mesh import PacketForwarder
 
 MAX_KEYS: Final = 200_000
 """Keys one link may announce: several times what one relay can serve, about 80 MB of books."""
 
 
+class Routes(Protocol):
+    """What is told of keys and links (:class:`derp.core.relay.Relay`)."""
+
+    def add_forwarder(self, key: bytes, link: PacketForwarder) -> None:
+        """A mesh link announces a key."""
+
+    def remove_forwarder(self, key: bytes, link: PacketForwarder) -> None:
+        """A mesh link lost a key, or is lost itself."""
+
+
 class AnnouncedKeys:
     """
-    The keys one link announced, entered into the relay's forwarder table as they come.
+    The keys one link announced, entered into the forwarder table as they come.
 
     :param link: what packets to these keys are forwarded on.
     :param limit: how many keys are believed; more are counted in :attr:`refused`.
     """
 
-    def __init__(self, relay: Relay, link: PacketForwarder, limit: int = MAX_KEYS) -> None:
+    def __init__(self, routes: Routes, link: PacketForwarder, limit: int = MAX_KEYS) -> None:
         self.link = link
         self.refused = 0
         """Announcements beyond the limit."""
-        self._relay = relay
+        self._routes = routes
         self._limit = limit
         self._keys: set[bytes] = set()
 
@@ -55,13 +63,13 @@ class AnnouncedKeys:
                 self.refused += 1
                 return False
             self._keys.add(key)
-        self._relay.add_forwarder(key, self.link)
+        self._routes.add_forwarder(key, self.link)
         return True
 
     def gone(self, key: bytes) -> None:
         """The link takes a key back; of one it never announced, only a counter knows."""
         self._keys.discard(key)
-        self._relay.remove_forwarder(key, self.link)
+        self._routes.remove_forwarder(key, self.link)
 
     def clear(self) -> int:
         """
@@ -71,5 +79,5 @@ class AnnouncedKeys:
         """
         keys, self._keys = self._keys, set()
         for key in keys:
-            self._relay.remove_forwarder(key, self.link)
+            self._routes.remove_forwarder(key, self.link)
         return len(keys)
