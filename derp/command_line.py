@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
+from derp.acme_flags import IMPLY_TLS, acme_fields, acme_notices, check_certificates
 from derp.addresses import Resolve, check_port, parse_listen_address, resolve_host
 from derp.config import CertMode, Config, MeshPeer
 from derp.core.admission import Policy
@@ -39,15 +40,10 @@ MIN_REVERIFY: Final = 1.0
 MAX_REVERIFY: Final = 366 * 86400.0
 """Seconds; our own bounds."""
 
-_MANUAL: Final = "use --certmode manual"
 _MESH_FILE: Final = "use --mesh-psk-file"
 _LEAVE_OUT: Final = "leave it out"
 
 NOT_BUILT: Final[dict[str, str]] = {
-    "acme-eab-kid": _MANUAL,
-    "acme-eab-key": _MANUAL,
-    "acme-email": _MANUAL,
-    "acme-ip-certs": f"{_MANUAL} with the IP as --hostname",
     "secrets-url": _MESH_FILE,
     "secrets-path-prefix": _MESH_FILE,
     "secrets-cache-dir": _MESH_FILE,
@@ -96,6 +92,7 @@ def config_from_flags(
         certdir=certdir,
         hostname=flags.text("hostname"),
         tls=tls,
+        **acme_fields(flags),
         stun=flags.bool("stun"),
         derp=flags.bool("derp"),
         home=_home(flags),
@@ -119,7 +116,12 @@ def config_from_flags(
         ace=flags.bool("ace"),
         metrics_addr=_metrics_addr(flags, resolve),
         knobs=knobs,
-        notices=(*_notices(flags, tls), *mesh_notices, *skipped),
+        notices=(
+            *_notices(flags, tls),
+            *acme_notices(flags, certmode, tls),
+            *mesh_notices,
+            *skipped,
+        ),
     )
 
 
@@ -149,30 +151,19 @@ def _certmode(flags: FlagValues) -> CertMode:
 
 
 def _tls(flags: FlagValues, port: int, certmode: CertMode) -> bool:
-    """Whether the main port speaks TLS: derper's rule, or ``--tls``."""
-    forced = port == TLS_PORT or certmode is CertMode.MANUAL
+    """Whether the main port speaks TLS: derper's rule, ``--tls``, or a flag that implies it."""
+    implied = [name for name in IMPLY_TLS if not flags.is_default(name)]
+    forced = port == TLS_PORT or certmode is CertMode.MANUAL or bool(implied)
     if forced and flags.given("tls") and not flags.bool("tls"):
         cause = "port 443 in -a" if port == TLS_PORT else "--certmode manual"
+        cause = next((f"--{name}" for name in implied), cause)
         raise ConfigError(f"--tls=false contradicts {cause}, which asks for TLS: drop one of them")
     return forced or flags.bool("tls")
 
 
 def _check_tls(flags: FlagValues, port: int, certmode: CertMode, certdir: str) -> None:
     """What TLS needs of the other flags."""
-    if certmode is not CertMode.MANUAL:
-        default = "" if flags.given("certmode") else " (the default)"
-        raise ConfigError(
-            f"--certmode {certmode}{default} is not built yet: use --certmode manual with "
-            "<hostname>.crt and <hostname>.key in --certdir, or with an IP as --hostname for a "
-            "certificate of its own making; or try the relay out with --dev"
-        )
-    if not certdir:
-        raise ConfigError(
-            "--certdir is empty and neither XDG_CACHE_HOME nor HOME names a default: "
-            "name the directory of certificates with --certdir <path>"
-        )
-    if not flags.text("hostname"):
-        raise ConfigError("--hostname is empty: give the name or IP that clients dial")
+    check_certificates(flags, certmode, certdir)
     if port and flags.int("http-port") == port:
         raise ConfigError(
             f"--http-port {port} is the port of -a already: give another one, or -1 for none"

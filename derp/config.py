@@ -79,6 +79,20 @@ class Config:
     """``-c`` or its default; empty with ``dev`` and only then."""
     certmode: CertMode = CertMode.LETSENCRYPT
     certdir: str = ""
+    acme_email: str = ""
+    acme_eab_kid: str = ""
+    acme_eab_key: str = field(default="", repr=False)
+    """As given, found to be base64 or base64url."""
+    acme_ip_certs: bool = False
+    """Certificates for addresses: the flag, or :attr:`acme_ip_address`."""
+    acme_directory: str = ""
+    """URL of an ACME directory; empty is that of ``--certmode``."""
+    acme_ca_file: str = ""
+    """PEM roots for that server in place of the system's; empty is the system's."""
+    acme_ip_address: tuple[str, ...] = ()
+    """Addresses clients dial, in their usual form."""
+    acme_dns_hook: tuple[str, ...] = ()
+    """Command that sets TXT records; empty is none."""
     hostname: str = "derp.tailscale.com"
     tls: bool = True
     """Whether the main port speaks TLS: port 443, ``--certmode manual`` or ``--tls``."""

@@ -27,7 +27,8 @@ LISTENING: Final = (
         "tls",
         Kind.BOOL,
         False,
-        "Speak TLS whatever the port is. Without it only port 443 and --certmode manual do.",
+        "Speak TLS whatever the port is. Without it only port 443 and --certmode manual do, "
+        "and what means it.",
     ),
     Flag("http-port", Kind.INT, 80, "Port for plain HTTP beside TLS, on the same IP; -1 is off."),
     Flag("stun", Kind.BOOL, True, "Answer STUN."),
@@ -54,29 +55,69 @@ IDENTITY: Final = (
         Kind.STRING,
         "derp.tailscale.com",
         "Name in the certificate. May be an IP address with --certmode manual, which then makes "
-        "a certificate and prints the pin for clients.",
+        "a certificate and prints the pin for clients, and with --acme-ip-certs.",
     ),
     Flag(
         "certmode",
         Kind.STRING,
         "letsencrypt",
-        "Where certificates come from: manual, letsencrypt or gcp. Only manual is built so far.",
+        "Where certificates come from: letsencrypt or gcp (Google) get and renew them by ACME, "
+        "manual reads files, also when they change.",
     ),
     Flag(
         "certdir",
         Kind.STRING,
         "",
-        "Directory of certificates: <hostname>.crt and <hostname>.key with --certmode manual.",
+        "Directory of certificates: <hostname>.crt and <hostname>.key with --certmode manual, else "
+        "what was got by ACME, as derper keeps it.",
         "$XDG_CACHE_HOME/tailscale/derper-certs, else $HOME/.cache/tailscale/derper-certs",
     ),
-    Flag("acme-eab-kid", Kind.STRING, "", "Key id of the ACME external account. Not built yet."),
-    Flag("acme-eab-key", Kind.STRING, "", "HMAC key of the ACME external account. Not built yet."),
-    Flag("acme-email", Kind.STRING, "", "Contact of the ACME account. Not built yet."),
+)
+
+ACME: Final = (
+    Flag(
+        "acme-email",
+        Kind.STRING,
+        "",
+        "Where the certificate authority may write to; needed with --certmode gcp.",
+    ),
+    Flag(
+        "acme-directory",
+        Kind.STRING,
+        "",
+        "Get certificates from another authority than Let's Encrypt: URL of its ACME directory. "
+        "Means --tls.",
+        "that of --certmode",
+    ),
+    Flag(
+        "acme-ca-file",
+        Kind.STRING,
+        "",
+        "File with the roots (PEM) to trust that authority's server by, for a private one.",
+        "those of the system",
+    ),
+    Flag("acme-eab-kid", Kind.STRING, "", "Key id of an external account (gcp, ZeroSSL)."),
+    Flag("acme-eab-key", Kind.STRING, "", "HMAC key of the external account, base64 or base64url."),
     Flag(
         "acme-ip-certs",
         Kind.BOOL,
         False,
-        "Get certificates for our own IP addresses. Not built yet.",
+        "Get certificates for the IP addresses that clients dial; --hostname may be one then. "
+        "Only with --certmode letsencrypt.",
+    ),
+    Flag(
+        "acme-ip-address",
+        Kind.STRINGS,
+        (),
+        "Public IP address to get a certificate for, where this machine is behind NAT and does "
+        "not have it. Means --acme-ip-certs and --tls.",
+    ),
+    Flag(
+        "acme-dns-hook",
+        Kind.STRING,
+        "",
+        "Prove the name by DNS where ports 80 and 443 cannot be reached: a command that is run as "
+        "<command> add|remove <record> <value> and sets that TXT record.",
     ),
 )
 
@@ -253,6 +294,7 @@ OTHER: Final = (
 GROUPS: Final[tuple[tuple[str, tuple[Flag, ...]], ...]] = (
     ("Listening", LISTENING),
     ("Identity and certificates", IDENTITY),
+    ("Certificates by ACME", ACME),
     ("Pages", PAGES),
     ("Mesh", MESH),
     ("Who may use the relay", ADMISSION),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import random
-import time
 from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
 from derp import __version__
+from derp.certificate_service import certificate_service
 from derp.config import CertMode, Config
 from derp.core.bootstrap_dns import BootstrapDNS
 from derp.core.listener_stats import ListenerStats
@@ -28,8 +28,9 @@ from derp.errors import ConfigError
 from derp.net.ace import hostname_endpoints
 from derp.net.admission_service import AdmissionService
 from derp.net.bootstrap_dns import BootstrapDNSRefresh
-from derp.net.cert_files import complaints, file_base, load_manual, parse_ip
-from derp.net.certificates import CertificateChooser, ManualCertificates
+from derp.net.cert_files import file_base, parse_ip
+from derp.net.certificate_status import CertificateStatus
+from derp.net.certificates import CertificateChooser
 from derp.net.debug import debug_resources
 from derp.net.drop_log import DropLog
 from derp.net.hub import Hub
@@ -139,7 +140,9 @@ class RelayService(MultiService):
             if config.stun
             else None
         )
-        self.certificates = self._load_certificates()
+        self.certificates = certificate_service(config, reactor, self.relay, self.reloader)
+        if self.certificates is not None:
+            self.certificates.setServiceParent(self)
         self.listeners: list[Listener] = []
         self._add_sites(reactor)
         if not knobs.disable_rtt_stats:
@@ -167,18 +170,6 @@ class RelayService(MultiService):
             ReloadableFile(name="mesh_key", flag="--mesh-psk-file", paths=(path,), load=load)
         )
 
-    def _load_certificates(self) -> ManualCertificates | None:
-        config = self.config
-        if not config.tls:
-            return None
-        if config.certmode is not CertMode.MANUAL:
-            raise ConfigError(f"--certmode {config.certmode} is not built yet: use manual")
-        now = time.time()
-        chain = load_manual(config.certdir, config.hostname, now)
-        for complaint in complaints(chain, config.hostname, now):
-            log.warn("--hostname {host}: {complaint}", host=config.hostname, complaint=complaint)
-        return ManualCertificates(config.hostname, chain, self.relay.public, now)
-
     def _add_sites(self, reactor: Any) -> None:
         config = self.config
         main_stats = ListenerStats()
@@ -200,6 +191,7 @@ class RelayService(MultiService):
             stun=self.stun_stats,
             bootstrap_dns=bootstrap.stats,
             reloadable_files=self.reloader.files,
+            certificates=self.certificates.statuses if self.certificates else _no_certificates,
             admission=self.admission.stats,
             check_self=self.admission.check_self,
             mesh_links=self.mesh.links,
@@ -218,10 +210,12 @@ class RelayService(MultiService):
         )
         sources.websocket_accepts = lambda: parts.websocket_stats.accepts
         main = build_main_site(parts)
+        chooser = self.certificates.chooser if self.certificates else None
         serves = "DERP over HTTPS" if config.tls else "DERP over plain HTTP"
-        self._listen("-a", config.host, config.port, serves, main, main_stats, self.certificates)
+        self._listen("-a", config.host, config.port, serves, main, main_stats, chooser)
         if config.tls and config.http_port >= 0:
-            plain = build_plain_site(parts, main)
+            challenges = self.certificates.challenges if self.certificates else None
+            plain = build_plain_site(parts, main, challenges)
             self._listen("--http-port", config.host, config.http_port, "plain HTTP", plain)
         if config.metrics_addr:
             host, _, port = config.metrics_addr.rpartition(":")
@@ -297,18 +291,9 @@ class RelayService(MultiService):
         )
 
     def _describe_tls(self) -> str:
-        certificates = self.certificates
-        if certificates is None:
+        if self.certificates is None:
             return "off: clients need it, so let a proxy in front of this port do it"
-        until = time.strftime("%Y-%m-%d", time.gmtime(certificates.served.not_after))
-        text = f"manual certificate for {self.config.hostname}, valid until {until}"
-        return f"{text}, pinned by CertName" if self._pin() else text
-
-    def _pin(self) -> str:
-        certificates = self.certificates
-        if certificates is None or parse_ip(self.config.hostname) is None:
-            return ""
-        return certificates.pin()
+        return self.certificates.describe()
 
     def node(self) -> RelayNode:
         """This relay as a DERP map should describe it."""
@@ -317,7 +302,7 @@ class RelayService(MultiService):
         address: Any = main.getHost() if main else None
         return RelayNode(
             hostname="localhost" if config.dev else config.hostname,
-            cert_name=self._pin(),
+            cert_name=self.certificates.pin() if self.certificates else "",
             derp_port=address.port if address else config.port,
             stun_port=self.stun.port if self.stun else None,
             can_port80=config.tls and config.http_port == 80,
@@ -361,6 +346,10 @@ class _Sampling(Service):
         self._sampler.stop()
 
 
+def _no_certificates() -> list[CertificateStatus]:
+    return []
+
+
 def build(config: Config, reactor: Any) -> RelayService:
     """
     Make a relay of its configuration.
@@ -379,7 +368,7 @@ def check_config(config: Config, reactor: Any) -> None:
     with TemporaryDirectory() as spare:
         if not os.path.lexists(config.key_file):
             config = replace(config, key_file=os.path.join(spare, "derper.key"))
-        if parse_ip(config.hostname) is not None:
+        if config.certmode is CertMode.MANUAL and parse_ip(config.hostname) is not None:
             base = os.path.join(config.certdir, file_base(config.hostname))
             if not (os.path.exists(f"{base}.crt") and os.path.exists(f"{base}.key")):
                 config = replace(config, certdir=spare)

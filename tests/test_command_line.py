@@ -37,8 +37,48 @@ MANUAL = replace(PLAIN, port=443, certmode=CertMode.MANUAL, tls=True)
 DEV = replace(PLAIN, dev=True, port=3340, key_file="", notices=())
 NO_TLS = "has no effect on plain HTTP: TLS is asked for with --tls or port 443"
 
+NAME = "--hostname a.test -c /k"
+ACME = replace(PLAIN, port=443, tls=True, hostname="a.test", key_file="/k", notices=())
+
 WHOLE: dict[str, Config] = {
     "-a :80": PLAIN,
+    "-c /k": replace(
+        ACME,
+        hostname="derp.tailscale.com",
+        notices=(
+            "no --hostname given: derp.tailscale.com is Tailscale's, and only they get a "
+            "certificate for it",
+        ),
+    ),
+    f"{NAME} --acme-email b@a.test": replace(ACME, acme_email="b@a.test"),
+    f"{NAME} -a :8443 --acme-directory https://ca.test/d --acme-ca-file /r": replace(
+        ACME, port=8443, acme_directory="https://ca.test/d", acme_ca_file="/r"
+    ),
+    "-c /k --hostname relay --acme-directory https://ca.test/d": replace(
+        ACME, hostname="relay", acme_directory="https://ca.test/d"
+    ),
+    f"{NAME} -a :8443 --acme-ip-address 192.0.2.7 --acme-ip-address 2001:DB8::0:7": replace(
+        ACME, port=8443, acme_ip_certs=True, acme_ip_address=("192.0.2.7", "2001:db8::7")
+    ),
+    "-c /k --hostname 192.0.2.7 --acme-ip-certs": replace(
+        ACME, hostname="192.0.2.7", acme_ip_certs=True
+    ),
+    f"{NAME} --certmode gcp --acme-eab-kid k --acme-eab-key dGVzdC1rZXk --acme-email b@a.test": (
+        replace(
+            ACME,
+            certmode=CertMode.GCP,
+            acme_eab_kid="k",
+            acme_eab_key="dGVzdC1rZXk",
+            acme_email="b@a.test",
+        )
+    ),
+    f"{NAME} --acme-dns-hook /bin/hook": replace(ACME, acme_dns_hook=("/bin/hook",)),
+    f"{NAME} --certmode manual --acme-email b@a.test": replace(
+        ACME,
+        certmode=CertMode.MANUAL,
+        acme_email="b@a.test",
+        notices=("--acme-email has no effect with --certmode manual",),
+    ),
     "--certmode manual": MANUAL,
     "-certmode=manual -a [::1]:8443": replace(MANUAL, host="::1", port=8443),
     "--certmode manual -a :https": MANUAL,
@@ -93,9 +133,7 @@ WHOLE: dict[str, Config] = {
         DEV,
         mesh_with=(
             MeshPeer(name="a.test", host="a.test"),
-            MeshPeer(
-                name="b.test:8443/192.0.2.1", host="b.test", port=8443, dial_host="192.0.2.1"
-            ),
+            MeshPeer(name="b.test:8443/192.0.2.1", host="b.test", port=8443, dial_host="192.0.2.1"),
         ),
         mesh_with_file="/f",
         mesh_ca_file="/c",
@@ -124,12 +162,26 @@ WHOLE: dict[str, Config] = {
 }
 
 NOT_YET = "is not built yet"
+EAB = "--acme-eab-kid k --acme-eab-key dGVzdC1rZXk="
 REFUSED: dict[str, str] = {
-    "": "--certmode letsencrypt (the default) is not built yet: use --certmode manual",
-    "--certmode letsencrypt": "--certmode letsencrypt is not built yet",
-    "--certmode gcp": "--certmode gcp is not built yet",
-    "-a :8443 --tls": "--certmode letsencrypt (the default) is not built yet",
-    "--dev --tls": "--certmode letsencrypt (the default) is not built yet",
+    "--hostname 192.0.2.7": "add --acme-ip-certs to get certificates for addresses",
+    "--hostname relay": '--hostname "relay": no authority gives a certificate for that',
+    "--hostname *.a.test": "no authority gives a certificate for that",
+    "--certdir=": "--certdir is empty",
+    "--certmode gcp": "--certmode gcp requires --acme-eab-kid and --acme-eab-key",
+    "--certmode gcp --acme-eab-kid k": "requires --acme-eab-kid and --acme-eab-key",
+    f"--certmode gcp {EAB}": "--certmode gcp requires --acme-email",
+    "--certmode gcp --hostname 192.0.2.7": "--certmode gcp needs a DNS name as --hostname",
+    "--certmode gcp --acme-ip-certs": "--acme-ip-certs requires --certmode letsencrypt, not gcp",
+    "--certmode manual --acme-ip-certs": "--acme-ip-certs requires --certmode letsencrypt",
+    "--certmode manual --acme-ip-address 192.0.2.7": "--acme-ip-address requires --certmode let",
+    "--acme-ip-address relay": '--acme-ip-address: "relay" is no IP address',
+    "--acme-eab-kid k": "--acme-eab-kid and --acme-eab-key belong together",
+    "--dev --acme-eab-key not-valid!": "--acme-eab-key is neither base64url",
+    "--acme-directory http://a.test/": '--acme-directory: "http://a.test/" is no https:// URL',
+    "--acme-directory https:///d": "is no https:// URL",
+    "-a :80 --acme-directory https://a.test/d --tls=false": "--tls=false contradicts --acme-dir",
+    "--dev --acme-dns-hook '": "--acme-dns-hook: No closing quotation; quote it as for a shell",
     "-a :80 --certmode bogus": '--certmode: there is no mode "bogus": use one of manual, lets',
     "-a :80 --certmode manual --tls=false": "--tls=false contradicts --certmode manual",
     "--tls=false": "--tls=false contradicts port 443 in -a",
@@ -162,10 +214,6 @@ REFUSED: dict[str, str] = {
     "--dev --secrets-url http://a.test": "--secrets-url is not built yet: use --mesh-psk-file",
     "--dev --secrets-path-prefix p": NOT_YET,
     "--dev --secrets-cache-dir c": NOT_YET,
-    "--dev --acme-email a@a.test": "--acme-email is not built yet: use --certmode manual",
-    "--dev --acme-eab-kid k": NOT_YET,
-    "--dev --acme-eab-key k": NOT_YET,
-    "--dev --acme-ip-certs": NOT_YET,
     "--dev --accept-connection-limit 5": "--accept-connection-limit is not built yet",
     "--dev --accept-connection-burst 5": "--accept-connection-burst is not built yet",
     "-a :80 --mesh-psk-file /nonexistent/key": '--mesh-psk-file: cannot read "/nonexistent/key"',

@@ -92,12 +92,26 @@ def load_manual(certdir: str, hostname: str, now: float) -> KeyedChain:
     """
     if not certdir:
         raise ConfigError("--certdir is empty: name the directory of the certificate files")
-    directory = Path(certdir)
-    chain_path = directory / f"{file_base(hostname)}.crt"
-    key_path = directory / f"{file_base(hostname)}.key"
+    chain_path, key_path = manual_paths(certdir, hostname)
     address = parse_ip(hostname)
     if address is not None and not all(map(os.path.exists, (chain_path, key_path))):
         _make_files(chain_path, key_path, address, now)
+    return read_manual(certdir, hostname)
+
+
+def manual_paths(certdir: str, hostname: str) -> tuple[Path, Path]:
+    """Say where chain and key of a hostname are."""
+    directory, base = Path(certdir), file_base(hostname)
+    return directory / f"{base}.crt", directory / f"{base}.key"
+
+
+def read_manual(certdir: str, hostname: str) -> KeyedChain:
+    """
+    Load the certificate of a hostname; nothing is made.
+
+    :raises ConfigError: if there is none to serve, or it is not for this hostname.
+    """
+    chain_path, key_path = manual_paths(certdir, hostname)
     chain = parse_keyed_chain(_read(chain_path), _read(key_path), str(chain_path), str(key_path))
     if not covers(chain.leaf, hostname):
         raise ConfigError(

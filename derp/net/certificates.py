@@ -73,6 +73,8 @@ class ServedCertificate:
     not_before: float
     """Unix seconds; ``not_after`` likewise."""
     not_after: float
+    self_signed: bool = False
+    """Whether clients can only know it by its pin."""
 
     @property
     def fingerprint(self) -> str:
@@ -103,6 +105,7 @@ def serve(
         chain.leaf_der,
         chain.leaf.not_valid_before_utc.timestamp(),
         chain.leaf.not_valid_after_utc.timestamp(),
+        chain.leaf.issuer == chain.leaf.subject,
     )
 
 

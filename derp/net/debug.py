@@ -21,6 +21,7 @@ from twisted.web.server import NOT_DONE_YET
 from derp.core.consistency import check
 from derp.durations import format_duration
 from derp.net.answers import first_header, plain_error
+from derp.net.certificate_watchdog import expiry_note
 from derp.net.derper_variables import derper_variables
 from derp.net.expvar import variables_json
 from derp.net.metric_sources import Sources
@@ -77,13 +78,14 @@ class Index(Resource):
     def render(self, request: IRequest) -> bytes:
         request.setHeader(b"Content-Type", _HTML)
         sources = self._sources
-        facts = (
+        facts: list[tuple[str, str]] = [
             ("Uptime", format_duration(sources.uptime)),
             ("Version", sources.version),
             ("Machine", sources.machine),
             ("TLS hostname", sources.hostname),
             ("Mesh key", "true" if sources.relay.mesh_key is not None else "false"),
-        )
+        ]
+        facts += [("Certificate", each) for each in self._certificates()]
         items = [f"<b>{escape(key)}:</b> {escape(value)}" for key, value in facts]
         items += [
             f'<a href="/debug/{path}">/debug/{path}</a> ({escape(description)})'
@@ -92,6 +94,14 @@ class Index(Resource):
         listing = "".join(f"<li>{item}</li>\n" for item in items)
         page = f"<html><body>\n<h1>{PROGRAM} debug</h1>\n<ul>\n{listing}</ul>\n</body></html>\n"
         return page.encode("utf-8")
+
+    def _certificates(self) -> list[str]:
+        now = self._sources.clock.seconds()
+        found = []
+        for status in self._sources.certificates():
+            note = expiry_note(status, now)
+            found.append(f"{status.describe()} ({note})" if note else status.describe())
+        return found
 
 
 class VarsPage(Resource):

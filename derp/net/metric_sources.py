@@ -18,6 +18,7 @@ from derp.core.listener_stats import ListenerStats
 from derp.core.relay import Relay
 from derp.core.stun_stats import STUNStats
 from derp.core.tls_request_stats import TLSRequestStats
+from derp.net.certificate_status import CertificateStatus
 from derp.net.mesh_link import MeshLink
 from derp.net.process_info import resident_bytes, shown_command_line
 from derp.net.reload import ReloadableFile
@@ -57,6 +58,8 @@ class Sources:
     bootstrap_dns: BootstrapDNSStats = field(default_factory=BootstrapDNSStats)
     websocket_accepts: Callable[[], int] = _none
     """Says how many WebSockets became DERP connections."""
+    certificates: Callable[[], Sequence[CertificateStatus]] = tuple
+    """What TLS is served with, or should be."""
     reloadable_files: Sequence[ReloadableFile] = ()
     mesh_links: Iterable[MeshLink] = ()
     """Links to the other relays of the mesh; asked anew each time."""

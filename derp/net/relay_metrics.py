@@ -79,6 +79,14 @@ _LISTENER_COUNTERS: Final = (
     ("listener_handshake_timeouts", "handshake_timeouts", "TLS handshakes that took too long."),
 )
 
+_CERTIFICATE_TIMES: Final = (
+    ("not_before", "When what is served begins to be valid."),
+    ("not_after", "When what is served ends."),
+    ("last_success", "When another certificate last came to be served."),
+    ("last_failure", "When that last failed."),
+)
+"""Attribute of :class:`derp.net.certificate_status.CertificateStatus`, description."""
+
 _LOOKUPS: Final = (
     ("published", "hit", "published_hits"),
     ("published", "miss", "published_misses"),
@@ -116,6 +124,7 @@ class RelayMetrics(Collector):
         yield from self._tls_requests()
         yield from self._stun()
         yield from self._bootstrap_dns()
+        yield from self._certificates()
         yield from self._reloads()
         yield from admission_metrics(sources.admission)
 
@@ -218,6 +227,29 @@ class RelayMetrics(Collector):
             "Distinct names asked for, since counting them last began anew.",
             stats.queried_domains,
         )
+
+    def _certificates(self) -> Iterator[Metric]:
+        attempts = CounterMetricFamily(
+            "derp_certificate_attempts",
+            "Times another certificate was to be got, or read.",
+            labels=["name", "source", "result"],
+        )
+        times = [
+            GaugeMetricFamily(
+                f"derp_certificate_{each}_timestamp_seconds", text, labels=["name", "source"]
+            )
+            for each, text in _CERTIFICATE_TIMES
+        ]
+        for status in self._sources.certificates():
+            labels = [status.name, status.source]
+            attempts.add_metric([*labels, "success"], status.attempts - status.failures)
+            attempts.add_metric([*labels, "failure"], status.failures)
+            for family, (each, _) in zip(times, _CERTIFICATE_TIMES, strict=True):
+                value = getattr(status, each)
+                if value is not None:
+                    family.add_metric(labels, value)
+        yield attempts
+        yield from times
 
     def _reloads(self) -> Iterator[Metric]:
         reloads = CounterMetricFamily(

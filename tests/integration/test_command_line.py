@@ -69,11 +69,11 @@ class CommandLineTests(SynchronousTestCase):
         """``--stun false`` would leave STUN on in derper; here it stops the start."""
         self.assert_refused(self.twistd("-n", "derper", "--stun", "false"), '"false" is not a flag')
 
-    def test_defaults(self) -> None:
-        """Without any flag derper would go for Let's Encrypt; the cure is in the sentence."""
-        ran = self.twistd("-n", "derper")
-        self.assert_refused(ran, "--certmode letsencrypt (the default) is not built yet")
-        self.assertIn("use --certmode manual", ran.stderr)
+    def test_certificate_flags(self) -> None:
+        """What a mode of certificates needs is said with the cure."""
+        ran = self.twistd("-n", "derper", "--hostname", "192.0.2.7")
+        self.assert_refused(ran, "--hostname 192.0.2.7 is an IP address: add --acme-ip-certs")
+        self.assertIn("or use --certmode manual", ran.stderr)
 
     def test_help(self) -> None:
         """Help goes to stdout and is no error."""

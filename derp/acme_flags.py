@@ -1,0 +1,154 @@
+"""What the flags about certificates mean together, checked in the reference's order."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Any, Final
+
+from derp.config import CertMode
+from derp.errors import ConfigError
+from derp.goflag import FlagValues
+from derp.net.acme_dns_hook import parse_command
+from derp.net.cert_files import parse_ip
+from derp.quoting import quoted
+from derp.wire.jose import parse_eab_key
+
+IMPLY_TLS: Final = ("acme-directory", "acme-ip-address")
+"""Flags that ask for TLS whatever the port is."""
+
+_ACME_FLAGS: Final = (
+    "acme-email",
+    "acme-eab-kid",
+    "acme-eab-key",
+    "acme-directory",
+    "acme-ca-file",
+    "acme-dns-hook",
+)
+
+
+def acme_fields(flags: FlagValues) -> dict[str, Any]:
+    """
+    Read the fields of :class:`derp.config.Config` that begin with ``acme_``.
+
+    :raises ConfigError: if a value is wrong in itself.
+    """
+    addresses = tuple(_address(text) for text in flags.texts("acme-ip-address"))
+    hook = flags.text("acme-dns-hook")
+    return {
+        "acme_email": flags.text("acme-email"),
+        "acme_eab_kid": flags.text("acme-eab-kid"),
+        "acme_eab_key": _eab_key(flags.text("acme-eab-key")),
+        "acme_ip_certs": flags.bool("acme-ip-certs") or bool(addresses),
+        "acme_directory": _directory(flags.text("acme-directory")),
+        "acme_ca_file": flags.text("acme-ca-file"),
+        "acme_ip_address": tuple(dict.fromkeys(addresses)),
+        "acme_dns_hook": parse_command(hook) if hook else (),
+    }
+
+
+def check_certificates(flags: FlagValues, certmode: CertMode, certdir: str) -> None:
+    """
+    Check what a certificate mode needs of the other flags; only with TLS.
+
+    :raises ConfigError: naming the flag that is missing or too much.
+    """
+    if not certdir:
+        raise ConfigError(
+            "--certdir is empty and neither XDG_CACHE_HOME nor HOME names a default: "
+            "name the directory of certificates with --certdir <path>"
+        )
+    for name in ("acme-ip-certs", "acme-ip-address"):
+        if certmode is not CertMode.LETSENCRYPT and not flags.is_default(name):
+            raise ConfigError(
+                f"--{name} requires --certmode letsencrypt, not {certmode}: change one of them"
+            )
+    hostname = flags.text("hostname")
+    if not hostname:
+        raise ConfigError("--hostname is empty: give the name or IP that clients dial")
+    if certmode is CertMode.GCP:
+        _check_gcp(flags, hostname)
+    if certmode is CertMode.LETSENCRYPT:
+        _check_letsencrypt(flags, hostname)
+
+
+def _check_letsencrypt(flags: FlagValues, hostname: str) -> None:
+    by_ip = flags.bool("acme-ip-certs") or bool(flags.texts("acme-ip-address"))
+    if parse_ip(hostname) is not None and not by_ip:
+        raise ConfigError(
+            f"--hostname {hostname} is an IP address: add --acme-ip-certs to get certificates for "
+            "addresses, or use --certmode manual for a certificate of its own making"
+        )
+    public = not flags.text("acme-directory") and "." not in hostname.strip(".")
+    if parse_ip(hostname) is None and (public or "*" in hostname):
+        raise ConfigError(
+            f"--hostname {quoted(hostname)}: no authority gives a certificate for that; "
+            "give a full DNS name"
+        )
+    if bool(flags.text("acme-eab-kid")) != bool(flags.text("acme-eab-key")):
+        raise ConfigError("--acme-eab-kid and --acme-eab-key belong together: give both or none")
+
+
+def _check_gcp(flags: FlagValues, hostname: str) -> None:
+    if parse_ip(hostname) is not None:
+        raise ConfigError(
+            f"--certmode gcp needs a DNS name as --hostname, not the IP address {hostname}"
+        )
+    if not flags.text("acme-eab-kid") or not flags.text("acme-eab-key"):
+        raise ConfigError(
+            "--certmode gcp requires --acme-eab-kid and --acme-eab-key: "
+            "make an external account key with gcloud publicca external-account-keys create"
+        )
+    if not flags.text("acme-email"):
+        raise ConfigError("--certmode gcp requires --acme-email: give an address to be reached at")
+
+
+def acme_notices(flags: FlagValues, certmode: CertMode, tls: bool) -> list[str]:
+    """Say which flags about certificates change nothing."""
+    if certmode is CertMode.MANUAL or not tls:
+        why = "with --certmode manual" if tls else "on plain HTTP"
+        return [f"--{name} has no effect {why}" for name in _ACME_FLAGS if flags.given(name)]
+    notices = []
+    if not flags.given("hostname"):
+        notices.append(
+            f"no --hostname given: {flags.text('hostname')} is Tailscale's, and only they get a "
+            "certificate for it"
+        )
+    if flags.given("acme-dns-hook") and parse_ip(flags.text("hostname")) is not None:
+        notices.append("--acme-dns-hook has no effect on certificates for addresses")
+    if certmode is CertMode.LETSENCRYPT and not flags.text("acme-directory"):
+        notices += [
+            f"--{name}: Let's Encrypt asks for no external account; it is sent all the same"
+            for name in ("acme-eab-kid",)
+            if flags.text(name)
+        ]
+    return notices
+
+
+def _eab_key(text: str) -> str:
+    try:
+        if text:
+            parse_eab_key(text)
+        return text
+    except ValueError:
+        raise ConfigError(
+            "--acme-eab-key is neither base64url without padding nor base64: "
+            "give the key as the authority printed it"
+        ) from None
+
+
+def _directory(text: str) -> str:
+    if text and not (text.startswith("https://") and len(text.split("/")[2]) > 0):
+        raise ConfigError(
+            f"--acme-directory: {quoted(text)} is no https:// URL: give that of the directory of "
+            "an ACME authority"
+        )
+    return text
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise ConfigError(
+            f"--acme-ip-address: {quoted(text)} is no IP address: give the one clients dial"
+        ) from None

@@ -1,0 +1,292 @@
+"""
+Where certificates come from, put together by ``--certmode``.
+
+=============================  ==========================================================
+``manual``                     two files, swapped when they change
+``letsencrypt``, ``gcp``       by ACME, in autocert's directory, renewed by txacme's loop
+``--acme-ip-certs``            by ACME for addresses, beside or instead of a name's
+=============================  ==========================================================
+
+txacme is imported here and only when a mode needs it: should a release of it or of Twisted
+break that import, the relay says so and renews by its own watch.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.application.service import MultiService
+from twisted.logger import Logger
+from twisted.web.resource import IResource
+
+from derp.config import CertMode, Config
+from derp.core.relay import Relay
+from derp.net.acme_certificates import ACMECertificates
+from derp.net.acme_challenges import HTTP01, TLSALPN01
+from derp.net.acme_chooser import TAILSCALE, ACMEChooser, host_policy, normal_name
+from derp.net.acme_client import GOOGLE, LETSENCRYPT, ACMEClient, ExternalAccount
+from derp.net.acme_dns_hook import DNS01Hook
+from derp.net.acme_http import SignedRequests
+from derp.net.acme_order import Solver
+from derp.net.acme_trust import acme_agent
+from derp.net.cert_files import load_manual, parse_ip
+from derp.net.certificate_cache import AddressFiles, CertificateStore, HostFiles
+from derp.net.certificate_status import CertificateStatus, moment
+from derp.net.certificate_watch import ManualFiles
+from derp.net.certificate_watchdog import CertificateWatchdog, expiry_note
+from derp.net.certificates import CertificateChooser, ManualCertificates
+from derp.net.reload import Reloader
+from derp.wire.jose import AccountKey, parse_eab_key
+
+HOST_LIMIT_S: Final = 300.0
+"""How long an attempt for a name may take (autocert); for an address below (ipcert.go)."""
+ADDRESS_LIMIT_S: Final = 180.0
+IP_PROFILE: Final = "shortlived"
+"""The only profile Let's Encrypt issues for addresses."""
+
+log = Logger(namespace="derp")
+
+
+class CertificateService(MultiService):
+    """
+    The certificates of a relay; its subclasses know where they come from.
+
+    :ivar chooser: what the TLS port asks.
+    :ivar challenges: what the plain port answers authorities with, if anything.
+    """
+
+    chooser: CertificateChooser
+    challenges: IResource | None = None
+
+    def __init__(self, config: Config, reactor: Any, relay: Relay, look_s: float) -> None:
+        super().__init__()
+        self.config = config
+        self.clock = reactor
+        self.watchdog = CertificateWatchdog(
+            reactor, self.statuses, relay.health, self.tick, look_s=look_s
+        )
+        self.watchdog.setServiceParent(self)
+
+    def statuses(self) -> list[CertificateStatus]:
+        """What is served, or wanted."""
+        return []
+
+    def tick(self) -> None:
+        """Renew what is due."""
+
+    def pin(self) -> str:
+        """``CertName`` that clients need to know; empty if they check the name."""
+        return ""
+
+    def describe(self) -> str:
+        """One line for the start block."""
+        return "; ".join(each.describe() for each in self.statuses())
+
+
+class ManualService(CertificateService):
+    """``--certmode manual``."""
+
+    def __init__(
+        self, config: Config, reactor: Any, relay: Relay, reloader: Reloader, look_s: float
+    ) -> None:
+        super().__init__(config, reactor, relay, look_s)
+        now = reactor.seconds()
+        chain = load_manual(config.certdir, config.hostname, now)
+        self.chooser = self._certificates = ManualCertificates(
+            config.hostname, chain, relay.public, now
+        )
+        self._files = ManualFiles(
+            reactor,
+            self._certificates,
+            config.certdir,
+            config.hostname,
+            changed=self.watchdog.check,
+        )
+        self._files.complain(chain)
+        if self._certificates.served.not_after <= now:
+            log.critical(
+                "THE CERTIFICATE FOR {name} HAS EXPIRED on {end}: clients refuse it. {note}",
+                name=config.hostname,
+                end=moment(self._certificates.served.not_after),
+                note=expiry_note(self._files.status, now),
+            )
+        reloader.add(self._files.file())
+
+    def statuses(self) -> list[CertificateStatus]:
+        return [self._files.status]
+
+    def pin(self) -> str:
+        by_pin = parse_ip(self.config.hostname) is not None
+        return self._certificates.pin() if by_pin else ""
+
+    def describe(self) -> str:
+        end = self._certificates.served.not_after
+        text = f"manual certificate for {self.config.hostname}, valid until {moment(end)}"
+        return f"{text}, pinned by CertName" if self.pin() else text
+
+
+class ACMEService(CertificateService):
+    """``--certmode letsencrypt`` and ``gcp``, for a name, for addresses, or for both."""
+
+    def __init__(
+        self, config: Config, reactor: Any, relay: Relay, look_s: float, luck: Callable[[], float]
+    ) -> None:
+        super().__init__(config, reactor, relay, look_s)
+        self._server_public = relay.public
+        self._luck = luck
+        self._agent = acme_agent(reactor, config.acme_ca_file)
+        self._tls_alpn = TLSALPN01(reactor)
+        self._http = HTTP01(lambda host: self.chooser.allows_host(host))
+        self.challenges = self._http
+        self.hosts = None if parse_ip(config.hostname) else self._make_hosts()
+        self.addresses = self._make_addresses() if config.acme_ip_certs else None
+        self.chooser: ACMEChooser = ACMEChooser(
+            self._tls_alpn,
+            hosts=self.hosts,
+            policy=host_policy(config.hostname),
+            addresses=self.addresses,
+            public=config.acme_ip_address,
+        )
+
+    def startService(self) -> None:
+        """Begin to renew; get the certificates of configured addresses."""
+        self._complain_of_directory()
+        super().startService()
+        for each in self._all():
+            each.start()
+        if self.addresses is not None:
+            self.addresses.want(self.config.acme_ip_address)
+
+    def stopService(self) -> Any:
+        """End whatever is under way; nothing is waited for."""
+        for each in self._all():
+            each.stop()
+        return super().stopService()
+
+    def statuses(self) -> list[CertificateStatus]:
+        return [status for each in self._all() for status in each.statuses.values()]
+
+    def tick(self) -> None:
+        for each in self._all():
+            each.tick()
+        if self.addresses is not None:
+            self.addresses.want(self.config.acme_ip_address)
+
+    def describe(self) -> str:
+        directory = self._directory().split("/")[2]
+        wanted = super().describe() or "certificates for addresses, each on its first use"
+        return f"ACME at {directory}: {wanted}"
+
+    def _all(self) -> list[ACMECertificates]:
+        return [each for each in (self.hosts, self.addresses) if each is not None]
+
+    def _make_hosts(self) -> ACMECertificates:
+        config = self.config
+        solvers: list[Solver] = [self._tls_alpn]
+        if config.http_port >= 0:
+            solvers.append(self._http)
+        if config.acme_dns_hook:
+            solvers = [DNS01Hook(self.clock, config.acme_dns_hook)]
+        hosts = self._make(HostFiles(Path(config.certdir)), solvers, HOST_LIMIT_S, None)
+        hosts.load([normal_name(config.hostname)])
+        hosts.rotation = txacme_rotation(self.clock, hosts, self._luck)
+        return hosts
+
+    def _make_addresses(self) -> ACMECertificates:
+        config = self.config
+        solvers: list[Solver] = [self._tls_alpn]
+        if config.http_port >= 0:
+            solvers.insert(0, self._http)
+        files = AddressFiles(Path(config.certdir))
+        addresses = self._make(files, solvers, ADDRESS_LIMIT_S, IP_PROFILE)
+        addresses.load(config.acme_ip_address)
+        return addresses
+
+    def _make(
+        self,
+        files: CertificateStore,
+        solvers: list[Solver],
+        limit_s: float,
+        profile: str | None,
+    ) -> ACMECertificates:
+        made = ACMECertificates(
+            self.clock,
+            files,
+            self._make_client,
+            self._server_public,
+            solvers=solvers,
+            limit_s=limit_s,
+            luck=self._luck,
+            profile=profile,
+        )
+        made.changed = self.watchdog.check
+        return made
+
+    def _make_client(self, key: AccountKey) -> ACMEClient:
+        config = self.config
+        email = config.acme_email
+        if not email and normal_name(config.hostname) == TAILSCALE:
+            email = "security@tailscale.com"
+        external = None
+        if config.acme_eab_key:
+            external = ExternalAccount(config.acme_eab_kid, parse_eab_key(config.acme_eab_key))
+        requests = SignedRequests(self._agent, self.clock)
+        return ACMEClient(
+            requests, self.clock, self._directory(), key, email=email, external=external
+        )
+
+    def _directory(self) -> str:
+        default = GOOGLE if self.config.certmode is CertMode.GCP else LETSENCRYPT
+        return self.config.acme_directory or default
+
+    def _complain_of_directory(self) -> None:
+        path = Path(self.config.certdir)
+        while not path.exists() and path != path.parent:
+            path = path.parent
+        if not os.access(path, os.W_OK | os.X_OK):
+            log.error(
+                "--certdir {certdir}: the relay may not write there, so certificates will be "
+                "lost at its end and got anew at each start, until the authority refuses: make "
+                "it writable for the user the relay runs as",
+                certdir=self.config.certdir,
+            )
+
+
+def txacme_rotation(clock: Any, hosts: ACMECertificates, luck: Callable[[], float]) -> Any:
+    """Make the loop that renews, or ``None`` with a loud word if txacme cannot be used."""
+    try:
+        from derp.net.acme_rotation import TxacmeRotation
+
+        return TxacmeRotation(clock, hosts, luck)
+    except Exception:
+        log.failure(
+            "txacme cannot be used; certificates are renewed without it. "
+            "Install the versions this release was tested with"
+        )
+        return None
+
+
+def certificate_service(
+    config: Config,
+    reactor: Any,
+    relay: Relay,
+    reloader: Reloader,
+    *,
+    look_s: float = 15.0,
+    luck: Callable[[], float] = random.random,
+) -> CertificateService | None:
+    """
+    Make what serves certificates; ``None`` without TLS.
+
+    :param look_s: how often due dates are looked at.
+    :raises ConfigError: if a file or value is unusable.
+    """
+    if not config.tls:
+        return None
+    if config.certmode is CertMode.MANUAL:
+        return ManualService(config, reactor, relay, reloader, look_s)
+    return ACMEService(config, reactor, relay, look_s, luck)

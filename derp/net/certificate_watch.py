@@ -1,0 +1,83 @@
+"""
+The certificate of ``--certmode manual`` and its files, which may be replaced at any time.
+
+:mod:`derp.net.reload` says when they are read again; here they are checked as at the start and
+only then served, to connections from then on. What cannot be served leaves the old certificate
+in place. Missing files are not made here, not even for an IP: whoever is pinned to the old
+certificate would be cut off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from derp.errors import ConfigError
+from derp.net.cert_files import KeyedChain, complaints, manual_paths, read_manual
+from derp.net.certificate_status import CertificateStatus
+from derp.net.certificates import ManualCertificates
+from derp.net.reload import ReloadableFile
+
+log = Logger()
+
+
+class ManualFiles:
+    """
+    Swaps the certificate when its files change.
+
+    :param certificates: serves what the files held at the start.
+    :param changed: called after each attempt.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        certificates: ManualCertificates,
+        certdir: str,
+        hostname: str,
+        *,
+        changed: Callable[[], None],
+    ) -> None:
+        self._clock = clock
+        self._certificates = certificates
+        self._certdir = certdir
+        self._hostname = hostname
+        self._changed = changed
+        self.status = CertificateStatus(hostname, "manual")
+        self._describe()
+
+    def file(self) -> ReloadableFile:
+        """The two files, as something that is read again."""
+        paths = tuple(map(str, manual_paths(self._certdir, self._hostname)))
+        return ReloadableFile(name="certificate", flag="--certdir", paths=paths, load=self.load)
+
+    def load(self) -> None:
+        """
+        Load the files, check them, serve what they hold.
+
+        :raises ConfigError: if that cannot be served; nothing has changed then.
+        """
+        now = self._clock.seconds()
+        try:
+            chain = read_manual(self._certdir, self._hostname)
+            self._certificates.replace(chain, now)
+        except ConfigError as error:
+            self.status.failed(now, str(error))
+            self._changed()
+            raise
+        self.status.succeeded(now)
+        self._describe()
+        self.complain(chain)
+        self._changed()
+
+    def complain(self, chain: KeyedChain) -> None:
+        """Log what will keep clients away."""
+        for complaint in complaints(chain, self._hostname, self._clock.seconds()):
+            log.warn("--hostname {host}: {complaint}", host=self._hostname, complaint=complaint)
+
+    def _describe(self) -> None:
+        served = self._certificates.served
+        self.status.source = "self-signed" if served.self_signed else "manual"
+        self.status.not_before, self.status.not_after = served.not_before, served.not_after

@@ -1,0 +1,116 @@
+"""
+Looks at what is really served, whoever was to renew it.
+
+Every quarter of a minute, and whenever a certificate changes: due certificates are renewed
+(:meth:`derp.net.acme_certificates.ACMECertificates.tick`), clients are told of one that is
+about to end, or has ended, and the log once a day. A self-signed one is announced 60 days
+ahead: every pinned client has to learn the new pin, and it is never replaced by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from twisted.application.service import Service
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from derp.core.health import Health
+from derp.core.renewal import DAY_S, validity_problem
+from derp.net.certificate_status import CertificateStatus, moment
+
+LOOK_S: Final = 15.0
+ANNOUNCE_S: Final = 60 * DAY_S
+_AGAIN_S: Final = DAY_S
+
+log = Logger()
+
+
+class CertificateWatchdog(Service):
+    """
+    :param statuses: gives what is served now.
+    :param health: tells clients.
+    :param tick: renews what is due.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        statuses: Callable[[], Sequence[CertificateStatus]],
+        health: Health,
+        tick: Callable[[], None],
+        *,
+        look_s: float = LOOK_S,
+    ) -> None:
+        self._clock = clock
+        self._statuses = statuses
+        self._health = health
+        self._tick = tick
+        self._look_s = look_s
+        self._said: dict[str, float] = {}
+        self._looping = LoopingCall(self._look)
+        self._looping.clock = clock
+
+    def startService(self) -> None:
+        """Look now, and from now on."""
+        super().startService()
+        self._looping.start(self._look_s).addErrback(
+            lambda failure: log.failure("the watch on certificates has ended", failure)
+        )
+
+    def stopService(self) -> None:
+        """Stop looking."""
+        super().stopService()
+        if self._looping.running:
+            self._looping.stop()
+
+    def _look(self) -> None:
+        try:
+            self._tick()
+        except Exception:
+            log.failure("looking for due certificates failed; it is done again")
+        self.check()
+
+    def check(self) -> None:
+        """Tell clients and log how things are."""
+        now = self._clock.seconds()
+        problems = []
+        for status in self._statuses():
+            if status.not_after is None or status.not_before is None:
+                continue
+            problem = validity_problem(status.name, status.not_before, status.not_after, now)
+            if problem:
+                problems.append(problem)
+                self._say(status.name, now, f"{problem}; {status.describe()}")
+            elif status.source == "self-signed" and status.not_after - now < ANNOUNCE_S:
+                self._say(status.name, now, announcement(status))
+            else:
+                self._said.pop(status.name, None)
+        self._health.report("certificate", "; ".join(problems))
+
+    def _say(self, name: str, now: float, text: str) -> None:
+        if now >= self._said.get(name, 0.0) + _AGAIN_S:
+            self._said[name] = now
+            log.warn("{text}", text=text)
+
+
+def announcement(status: CertificateStatus) -> str:
+    """Say what has to be done before a self-signed certificate ends."""
+    assert status.not_after is not None
+    return (
+        f"the self-signed certificate for {status.name} ends on {moment(status.not_after)}: move "
+        "its .crt and .key out of --certdir and start anew to make another, then change CertName "
+        "in the DERP map; clients that are pinned to the old one are cut off until they have it"
+    )
+
+
+def expiry_note(status: CertificateStatus, now: float) -> str:
+    """What ``/debug/`` shows of a certificate beyond its description; empty if all is well."""
+    if status.not_before is None or status.not_after is None:
+        return ""
+    problem = validity_problem(status.name, status.not_before, status.not_after, now)
+    if not problem and status.source == "self-signed" and status.not_after - now < ANNOUNCE_S:
+        return announcement(status)
+    return problem
