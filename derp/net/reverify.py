@@ -96,6 +96,7 @@ class Reverification(Service):
                 self._again.add(conn)  # an answer on its way may be an old one
             else:
                 self._enqueue(conn)
+        self._pump()
 
     def _look(self) -> None:
         """Find those whose time has come."""
@@ -108,6 +109,7 @@ class Reverification(Service):
                 due = self._due[conn] = conn.connected_at + spread * self._period_s
             if now >= due:
                 self._enqueue(conn)
+        self._pump()
 
     def _enqueue(self, conn: Connection) -> None:
         if not self.running or conn.is_mesh or conn in self._waiting or conn in self._gone:
@@ -115,7 +117,6 @@ class Reverification(Service):
         self._due[conn] = self._reactor.seconds() + self._period_s
         self._waiting.add(conn)
         self._queue.append(conn)
-        self._pump()
 
     def _pump(self) -> None:
         """Ask about the next ones; if that takes no time at all, let others have their turn."""
