@@ -21,6 +21,7 @@ from twisted.web.server import NOT_DONE_YET
 from derp.core.consistency import check
 from derp.durations import format_duration
 from derp.net.answers import first_header, plain_error
+from derp.net.close_peer import ClosePeerPage
 from derp.net.certificate_watchdog import expiry_note
 from derp.net.derper_variables import derper_variables
 from derp.net.expvar import variables_json
@@ -59,6 +60,7 @@ def debug_resources(sources: Sources) -> dict[str, IResource]:
         "varz": VarzPage(sources),
         "check": CheckPage(sources),
         "traffic": TrafficPage(sources.relay, sources.clock),
+        "close-peer": ClosePeerPage(sources.relay),
         "gc": CollectPage(),
         "pprof/": ProfilePages(sources.clock, sources.command_line),
         "set-mutex-profile-fraction": MutexProfilePage(),
@@ -86,6 +88,7 @@ class Index(Resource):
             ("Mesh key", "true" if sources.relay.mesh_key is not None else "false"),
         ]
         facts += [("Certificate", each) for each in self._certificates()]
+        facts += [(f"Mesh {link.peer.name}", link.describe()) for link in sources.mesh_links]
         items = [f"<b>{escape(key)}:</b> {escape(value)}" for key, value in facts]
         items += [
             f'<a href="/debug/{path}">/debug/{path}</a> ({escape(description)})'

@@ -23,6 +23,7 @@ from prometheus_client.utils import floatToGoString
 
 from derp.core.stats import DropReason, Histogram, PacketKind
 from derp.net.admission_metrics import admission_metrics
+from derp.net.mesh_metrics import mesh_metrics
 from derp.net.metric_sources import Sources
 
 _STATS_COUNTERS: Final = (
@@ -127,6 +128,7 @@ class RelayMetrics(Collector):
         yield from self._certificates()
         yield from self._reloads()
         yield from admission_metrics(sources.admission)
+        yield from mesh_metrics(sources.mesh_links)
 
     def _packets(self) -> Iterator[Metric]:
         stats = self._sources.relay.stats
@@ -152,6 +154,8 @@ class RelayMetrics(Collector):
         clients.add_metric(["local"], len(relay.registry))
         clients.add_metric(["remote"], relay.clients_remote)
         yield clients
+        alarm = relay.duplicate_alarm
+        yield _counter("duplicate_alarms", "Times a key was told it is used twice.", alarm.alarms)
         yield _gauge("watchers", "Mesh peers that watch our clients.", len(relay.watchers))
         ways = {"in": stats.home_moves_in, "out": stats.home_moves_out}
         yield _labelled("home_moves", "Clients that changed their home.", "direction", ways)

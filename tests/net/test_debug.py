@@ -12,8 +12,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.test.requesthelper import DummyRequest
 
+from derp.config import MeshPeer
 from derp.net.debug import LINKS, debug_resources
+from derp.net.mesh_link import MeshLink
 from tests.exposition import Exposition
+from tests.net.mesh_fakes import FakeConnector
 from tests.net.test_derper_variables import ONLY_GO
 from tests.shown_relay import BOB_PRIVATE, FakeClient, exchange, make_sources
 from tests.vectors import load
@@ -93,6 +96,19 @@ class DebugPagesTests(SynchronousTestCase):
         self.assertNotIn(bytes(range(32)).hex(), self.get("").body)
         self.pages = debug_resources(make_sources())
         self.assertIn("<b>Mesh key:</b> false", self.get("").body)
+
+    def test_mesh(self) -> None:
+        """Each link to another relay is a line, and what it says is no markup."""
+        clock = Clock()
+        connector = FakeConnector(clock)
+        peer = MeshPeer(name="r2.example", host="r2.example")
+        link = MeshLink(clock, self.sources.relay, peer, connector)
+        self.sources.mesh_links = [link]
+        link.start()
+        connector.refuse("<no> route")
+        self.assertIn("<b>Mesh r2.example:</b> down, 0 forwarded", self.get("").body)
+        self.assertIn("&lt;no&gt; route", self.get("").body)
+        link.stop()
 
     def test_index_escapes(self) -> None:
         """A name with markup in it stays text."""
