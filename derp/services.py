@@ -98,6 +98,7 @@ class RelayService(MultiService):
 
     :ivar relay: the state, for tests and tools.
     :ivar listeners: main port first, then plain and metrics ports where asked for.
+    :ivar sources: what is shown of it.
     :ivar reloader: takes care of files that may change; whoever loads one adds it there.
     """
 
@@ -196,6 +197,7 @@ class RelayService(MultiService):
             check_self=self.admission.check_self,
             mesh_links=self.mesh.links,
         )
+        self.sources = sources
         metrics = MetricsPage(make_registry(sources))
         parts = SiteParts(
             config=config,
