@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGCONT
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -143,6 +144,12 @@ class RelayChild(ProcessProtocol):
         assert self.transport is not None
         with suppress(ProcessExitedAlready):
             self.transport.signalProcess(signal)
+
+    def resume(self) -> None:
+        """Let it go on after a STOP."""
+        pid = getattr(self.transport, "pid", None)
+        if pid is not None:
+            os.kill(pid, SIGCONT)
 
     # -- where it listens ------------------------------------------------------------------
 

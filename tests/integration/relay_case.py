@@ -50,6 +50,11 @@ class Heard:
         """What came and was not taken."""
         return list(self._queue.pending)
 
+    def take(self) -> list[Any]:
+        """Take all that came."""
+        taken, self._queue.pending = list(self._queue.pending), []
+        return taken
+
     async def next(self) -> Any:
         """Take the next message."""
         return await in_time(reactor, self._queue.get(), "a message to a client")
