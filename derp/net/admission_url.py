@@ -118,7 +118,7 @@ class AdmissionURL:
         except CancelledError:
             return Answer(Verdict.UNREACHABLE, f"{sent}no answer within {TIMEOUT_S:g} s")
         if head.status != 200:
-            head.drop()
+            await head.drop()
             return Answer(Verdict.FAULT, f"admission controller: {head.status_line}")
         try:
             allowed = read_answer(await read_body(head, MAX_ANSWER, _is_whole))
@@ -138,7 +138,7 @@ class AdmissionURL:
             head = await self._send(method, url, body if method == "POST" else None)
             if head.status not in _TO_GET | _REPEAT or not head.location:
                 return head
-            head.drop()
+            await head.drop()
             if head.status in _TO_GET:
                 method = "GET"
             url = _follow(url, head.location)

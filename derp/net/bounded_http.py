@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import HTTPConnectionPool, ResponseDone
@@ -68,12 +69,12 @@ class Head:
         values = self.response.headers.getRawHeaders(b"Location") or [b""]
         return str(values[0].decode("latin-1"))
 
-    def drop(self) -> None:
-        """Do without the body; the connection is kept if it has come already."""
+    def drop(self) -> Deferred[bytes]:
+        """Do without the body; the connection is kept if all of it is there already."""
         body = _Body(self.reactor, 1, lambda data: True)
         self.response.deliverBody(body)
-        if not body.done.called:
-            body.end()
+        body.end()
+        return body.done
 
 
 async def send(
@@ -124,18 +125,23 @@ async def read_body(
 
 
 class _Body(Protocol):
-    """Collects the beginning of a body."""
+    """
+    Collects the beginning of a body.
+
+    The result comes in the turn after, when the connection of a body that has ended is free.
+    """
 
     def __init__(self, reactor: Any, limit: int, enough: Callable[[bytes], bool]) -> None:
-        self.done: Deferred[bytes] = Deferred(lambda _: self._abort())
+        self.done: Deferred[bytes] = Deferred(lambda _: self._give_up())
         self._reactor = reactor
         self._limit = limit
         self._enough = enough
         self._data = b""
         self._lost = False
+        self._settling: IDelayedCall | None = None
 
     def dataReceived(self, data: bytes) -> None:
-        if self.done.called:
+        if self._settling is not None or self.done.called:
             return
         self._data = (self._data + data)[: self._limit]
         if len(self._data) == self._limit or self._enough(self._data):
@@ -143,7 +149,7 @@ class _Body(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._lost = True
-        if self.done.called:
+        if self._settling is not None or self.done.called:
             return
         # PotentialDataLoss: it had no length, so that the connection's end is its own.
         if reason.check(ResponseDone, PotentialDataLoss):
@@ -153,9 +159,18 @@ class _Body(Protocol):
 
     def end(self) -> None:
         """Give what there is. A body that does not end by itself in this turn is cut off."""
-        self.done.callback(self._data)
-        if not self._lost:
-            self._reactor.callLater(0, self._abort)
+        if self._settling is None:
+            self._settling = self._reactor.callLater(0, self._settle)
+
+    def _settle(self) -> None:
+        self._abort()
+        if not self.done.called:
+            self.done.callback(self._data)
+
+    def _give_up(self) -> None:
+        if self._settling is not None:
+            self._settling.cancel()
+        self._abort()
 
     def _abort(self) -> None:
         if not self._lost:

@@ -142,7 +142,7 @@ class LocalAPI:
     async def _who_is(self, name: str) -> Answer:
         head = await self._get(f"whois?addr={name.replace(':', '%3A')}")
         if head.status == 404:
-            head.drop()
+            await head.drop()
             reason = f"peer {name} not authorized (not found in local tailscaled)"
             return Answer(Verdict.DENIED, reason)
         body = await read_body(head, MAX_ANSWER)

@@ -6,7 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ServerEndpoint,
+    UNIXServerEndpoint,
+    connectProtocol,
+)
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
@@ -195,3 +200,50 @@ class AdmissionTestCase(TestCase):
         """Lines of the log that contain this."""
         lines = [formatEvent(event) for event in self.events]
         return [line for line in lines if needle in line]
+
+
+class TunnelTo:
+    """A proxy that connects everybody to one place, and remembers where they wanted to go."""
+
+    def __init__(self, reactor: Any, host: str, port: int) -> None:
+        self.asked: list[bytes] = []
+        self._endpoint = HostnameEndpoint(reactor, host, port)
+
+    def __call__(self, addr: IAddress | None) -> Protocol:
+        return _TunnelEnd(self)
+
+    def connect(self, end: _TunnelEnd) -> Deferred[Any]:
+        return connectProtocol(self._endpoint, _FarEnd(end))
+
+
+class _TunnelEnd(Protocol):
+    far: Any = None
+
+    def __init__(self, proxy: TunnelTo) -> None:
+        self._proxy = proxy
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.far is not None:
+            self.far.transport.write(data)
+            return
+        self._proxy.asked.append(data.partition(b"\r\n")[0])
+        self._proxy.connect(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.far is not None:
+            self.far.transport.loseConnection()
+
+
+class _FarEnd(Protocol):
+    def __init__(self, near: _TunnelEnd) -> None:
+        self._near: Any = near
+
+    def connectionMade(self) -> None:
+        self._near.far = self
+        self._near.transport.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+
+    def dataReceived(self, data: bytes) -> None:
+        self._near.transport.write(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._near.transport.loseConnection()
