@@ -142,8 +142,12 @@ class ACMEService(CertificateService):
         self._tls_alpn = TLSALPN01(reactor)
         self._http = HTTP01(lambda host: self.chooser.allows_host(host))
         self.challenges = self._http
-        self.hosts = None if parse_ip(config.hostname) else self._make_hosts()
-        self.addresses = self._make_addresses() if config.acme_ip_certs else None
+        self.hosts: ACMECertificates | None = None
+        self.addresses: ACMECertificates | None = None
+        if parse_ip(config.hostname) is None:
+            self.hosts = self._make_hosts()
+        if config.acme_ip_certs:
+            self.addresses = self._make_addresses()
         self.chooser: ACMEChooser = ACMEChooser(
             self._tls_alpn,
             hosts=self.hosts,

@@ -25,8 +25,8 @@ from twisted.internet.error import ConnectError, ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, HTTPConnectionPool
 
+from derp.net.acme_trust import acme_agent
 from derp.net.self_signed import make_self_signed
 
 reactor: Any = global_reactor
@@ -155,13 +155,13 @@ class Pebble:
         """What the authority logged since its start."""
         return self._children[-1].output.decode("utf-8", "replace")
 
-    async def set_txt(self, name: str, value: str) -> None:
-        """Put a TXT record into the mock DNS."""
-        http = HTTPClient(Agent(reactor, pool=HTTPConnectionPool(reactor, persistent=False)))
-        url = f"http://127.0.0.1:{self.dns_management}/set-txt"
-        body = json.dumps({"host": f"{name}.", "value": value}).encode()
-        response = await http.post(url, data=body)
-        await response.content()
+    async def root(self) -> Path:
+        """Fetch the root its certificates lead to, made anew at each start; a PEM file."""
+        http = HTTPClient(acme_agent(reactor, str(self.ca_file)))
+        response = await http.get(f"https://127.0.0.1:{self._management}/roots/0")
+        path = self.directory / "root.crt"
+        path.write_bytes(await response.content())
+        return path
 
     def _spawn(self, program: str, *arguments: str) -> None:
         path = shutil.which(program)

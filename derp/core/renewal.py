@@ -20,7 +20,7 @@ MOST_ASKED_RETRY_S: Final = DAY_S
 NEARLY_OVER_S: Final = DAY_S
 """Remaining time at which clients are told."""
 MOST_CHECK_S: Final = 3600.0
-LEAST_CHECK_S: Final = 5.0
+LEAST_CHECK_S: Final = 1.0
 _MOST_JITTER_S: Final = 3600.0
 _CHECKS_PER_LIFE: Final = 24
 

@@ -46,6 +46,13 @@ def read_roots(path: str) -> list[Certificate]:
     return roots
 
 
+class _QuietPool(HTTPConnectionPool):
+    """Keeps Twisted from logging two lines for each of the dozen requests of an order."""
+
+    class _factory(HTTPConnectionPool._factory):
+        noisy = False
+
+
 def acme_agent(reactor: Any, ca_file: str = "") -> IAgent:
     """
     Make what dials authorities; no connection outlives its request.
@@ -55,5 +62,5 @@ def acme_agent(reactor: Any, ca_file: str = "") -> IAgent:
     policy = BrowserLikePolicyForHTTPS()
     if ca_file:
         policy = BrowserLikePolicyForHTTPS(trustRootFromCertificates(read_roots(ca_file)))
-    pool = HTTPConnectionPool(reactor, persistent=False)
+    pool = _QuietPool(reactor, persistent=False)
     return Agent(reactor, contextFactory=policy, connectTimeout=CONNECT_S, pool=pool)

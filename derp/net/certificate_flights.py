@@ -81,6 +81,10 @@ class Flights:
         resting = backoff is not None and backoff.holds(self._clock.seconds())
         return name not in self._flights and not resting
 
+    def forgive(self, name: str) -> None:
+        """Let the next attempt be made at once."""
+        self._backoffs.pop(name, None)
+
     def failures(self, name: str) -> int:
         """Failures in a row."""
         backoff = self._backoffs.get(name)
