@@ -49,8 +49,10 @@ def read_roots(path: str) -> list[Certificate]:
 class _QuietPool(HTTPConnectionPool):
     """Keeps Twisted from logging two lines for each of the dozen requests of an order."""
 
-    class _factory(HTTPConnectionPool._factory):
-        noisy = False
+    def __init__(self, reactor: Any, persistent: bool) -> None:
+        super().__init__(reactor, persistent)
+        quiet: Any = type("_QuietFactory", (HTTPConnectionPool._factory,), {"noisy": False})
+        self._factory = quiet
 
 
 def acme_agent(reactor: Any, ca_file: str = "") -> IAgent:
