@@ -142,6 +142,7 @@ class RelayTestCase(TestCase):
             target = f"{scheme}://{name}:{port}/derp"
         client = await connect(reactor, target, on_message=heard, **options)
         self.addCleanup(client.close)
+        await in_time(reactor, client.when_logged_in(), "a login")
         self.assertEqual(await heard.next(), ServerInfo(2), "the first message")
         return client, heard
 
