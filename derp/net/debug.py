@@ -21,8 +21,8 @@ from twisted.web.server import NOT_DONE_YET
 from derp.core.consistency import check
 from derp.durations import format_duration
 from derp.net.answers import first_header, plain_error
-from derp.net.close_peer import ClosePeerPage
 from derp.net.certificate_watchdog import expiry_note
+from derp.net.close_peer import ClosePeerPage
 from derp.net.derper_variables import derper_variables
 from derp.net.expvar import variables_json
 from derp.net.metric_sources import Sources
@@ -157,8 +157,9 @@ class CheckPage(Resource):
         )
         if isinstance(body := getattr(answer, "result", None), bytes):
             return body
-        request.notifyFinish().addErrback(lambda _: answer.cancel())
-        answer.addCallback(self._finish, request).addErrback(self._failed, request)
+        left = request.notifyFinish()
+        left.addErrback(lambda _: answer.cancel())
+        answer.addCallback(self._finish, request, left).addErrback(self._failed, request)
         return NOT_DONE_YET
 
     def _report(self, request: IRequest, problems: list[str]) -> bytes:
@@ -167,15 +168,16 @@ class CheckPage(Resource):
         request.setHeader(b"Content-Type", _TEXT)
         return b"derp.Server ConsistencyCheck okay"
 
-    def _finish(self, body: bytes, request: IRequest) -> None:
-        request.write(body)
-        request.finish()
+    def _finish(self, body: bytes, request: Any, left: Deferred[None]) -> None:
+        if not left.called:
+            request.write(body)
+            request.finish()
 
-    def _failed(self, failure: Failure, request: IRequest) -> None:
-        if failure.check(CancelledError):
-            return  # nobody waits any more
-        log.failure("the self-check failed", failure)
-        self._finish(plain_error(request, 500, "the self-check failed, see the log"), request)
+    def _failed(self, failure: Failure, request: Any) -> None:
+        if not failure.check(CancelledError):  # then nobody waits any more
+            log.failure("the self-check failed", failure)
+            request.write(plain_error(request, 500, "the self-check failed, see the log"))
+            request.finish()
 
 
 class CollectPage(Resource):

@@ -159,7 +159,7 @@ class LocalAPI:
         try:
             status = await self._status()
         except CancelledError:
-            raise NoAnswer(f"{self.path}: no answer within {TIMEOUT_S:g} s") from None
+            raise NoAnswer(f"no answer within {TIMEOUT_S:g} s") from None
         own = status.get("Self")
         key = own.get("PublicKey") if isinstance(own, dict) else None
         if not isinstance(key, str):

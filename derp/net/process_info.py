@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import resource
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ UNLIMITED: Final = 2.0**64 - 1
 
 _SECRET_FLAGS: Final = frozenset({"acme-eab-key"})
 _HIDDEN: Final = "<hidden>"
+_IN_URL: Final = re.compile(r"//[^/@\s]+@")
+"""User and password of a URL."""
 
 
 def boot_time(proc: Path = PROC) -> int | None:
@@ -73,7 +76,7 @@ def network_bytes(proc: Path = PROC) -> tuple[int, int] | None:
 
 
 def shown_command_line(arguments: Sequence[str]) -> list[str]:
-    """A command line as everybody with debug access may see it: values of secret flags hidden."""
+    """A command line as everybody with debug access may see it: secrets hidden."""
     shown: list[str] = []
     hide_next = False
     for argument in arguments:
@@ -84,7 +87,7 @@ def shown_command_line(arguments: Sequence[str]) -> list[str]:
         elif is_secret and equals:
             shown.append(f"{argument.partition('=')[0]}={_HIDDEN}")
         else:
-            shown.append(argument)
+            shown.append(_IN_URL.sub(f"//{_HIDDEN}@", argument))
         hide_next = is_secret and not equals and not hide_next
     return shown
 

@@ -119,3 +119,9 @@ class CommandLineTests(SynchronousTestCase):
         """Everything else stays as it is."""
         given = ["derper", "-a", ":443", "--hostname=h", "acme-eab-key", "x", ""]
         self.assertEqual(shown_command_line(given), given)
+
+    def test_password_in_url(self) -> None:
+        """A URL is shown without the password that may be in it."""
+        given = ["--verify-client-url=https://me:secret@a.test/x@y", "http://a.test/x@y"]
+        shown = ["--verify-client-url=https://<hidden>@a.test/x@y", "http://a.test/x@y"]
+        self.assertEqual(shown_command_line(given), shown)

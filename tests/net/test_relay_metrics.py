@@ -127,6 +127,22 @@ class RelayMetricsTests(SynchronousTestCase):
             self.assertNotEqual(self.everything(), before, name)
             setattr(stats, name, value)
 
+    def test_every_outcome_of_admission_is_exported(self) -> None:
+        """So is each number of admission, under its own labels."""
+        stats = self.sources.admission
+        before = self.everything()
+        for table in (stats.answers, stats.logins, stats.rechecks):
+            for key in table:
+                table[key] += 1000  # type: ignore[index]
+                after = self.everything()
+                changed = [new for old, new in zip(before, after, strict=True) if old != new]
+                self.assertEqual(len(changed), 1, key)
+                before = after
+        for name in ("cached", "stale", "joined", "revoked"):
+            setattr(stats, name, 1000)
+            self.assertNotEqual(self.everything(), before, name)
+            before = self.everything()
+
     def test_conventions(self) -> None:
         """Names begin with ``derp_``, are described, and have no unit but base units."""
         for family in self.registry.collect():
