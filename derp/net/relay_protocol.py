@@ -9,20 +9,19 @@ The protocol prefers the relay's own transport, which hands it the shared buffer
 from __future__ import annotations
 
 import os
-from ipaddress import ip_address
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.error import ConnectionDone
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IProtocol, IPushProducer
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from derp.core.connection import RemoteAddress
 from derp.core.session import LoginRequest, Session, State
 from derp.errors import ProtocolError
+from derp.net.arena import MAX_HELD, RECV_SIZE
+from derp.net.relay_endings import SESSION_OVER, describe_fault, describe_loss, remote_address
 from derp.wire.frames import KEEP_ALIVE_FRAME, KEEP_ALIVE_S
-from derp.wire.keys import format_node_public, short_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,15 +30,27 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IReactorTime
     from twisted.python.failure import Failure
 
+    from derp.core.connection import Connection, RemoteAddress
     from derp.core.relay import Relay
     from derp.net.timer_wheel import TimerWheel, WheelEntry
 
+log = Logger(namespace="derp")
+
 LOGIN_S = 10.0
 """For the greeting to leave, and then again for the whole ClientInfo to come."""
-KEEP_ALIVE_JITTER_S = 5.0
-"""Chosen once per connection, so that clients that came together are not served together."""
+KEEP_ALIVE_JITTER_S = 4.75
+"""
+Chosen once per connection, so that clients that came together are not served together. A tick
+of the wheel comes on top: together never more than the reference's 5 s.
+"""
 MESH_WRITE_TIMEOUT_S = 30.0
 """How long a mesh peer may take no byte; the flag is for clients only."""
+ADMISSION_S = 30.0
+"""For admission to answer. It has deadlines of its own; this one is for its bugs."""
+GOODBYE_S = 5.0
+"""For the last bytes to leave when we close; then the connection is cut."""
+MAX_UNREAD = MAX_HELD + RECV_SIZE
+"""Bytes kept while admission is asked, from transports that go on in spite of being paused."""
 
 
 class RelayServer:
@@ -53,8 +64,6 @@ class RelayServer:
     :param admission: asked for each login but a mesh peer's; fires with ``None`` to admit or
         with the reason to refuse. Without it everybody is admitted.
     """
-
-    log = Logger(namespace="derp")
 
     def __init__(
         self,
@@ -106,20 +115,12 @@ class RelayServer:
             protocol.transport.abortConnection()
 
 
-def remote_address(address: IAddress) -> RemoteAddress:
-    """Read Twisted's address; one that is not ip:port gives the empty one."""
-    try:
-        ip = ip_address(address.host.partition("%")[0])  # type: ignore[attr-defined]
-        return RemoteAddress(ip, address.port)  # type: ignore[attr-defined]
-    except (AttributeError, ValueError):
-        return RemoteAddress()
-
-
 @implementer(IProtocol, IPushProducer)
 class RelayProtocol:
     """One DERP connection on a transport."""
 
     __slots__ = (
+        "_admission",
         "_deadline",
         "_goodbye",
         "_head",
@@ -129,6 +130,7 @@ class RelayProtocol:
         "_server",
         "_session",
         "_socket_full",
+        "on_lost",
         "transport",
     )
 
@@ -138,13 +140,17 @@ class RelayProtocol:
         self._server = server
         self._head = head
         self._held: bytearray | None = None
+        """Unconsumed bytes from :meth:`dataReceived`."""
         self._goodbye: str | None = None
-        """Why we closed the connection; an empty text ends it without a log line."""
+        """Why the connection ends; an empty text ends it without a log line."""
         self._deadline: WheelEntry | None = None
-        """Login first, afterwards the write timeout while the socket is full."""
+        """One at a time: login, then admission, then the write timeout, then the goodbye's."""
         self._keep_alive: WheelEntry | None = None
         self._keep_alive_s = 0.0
+        self._admission: Deferred[Any] | None = None
         self._socket_full = False
+        self.on_lost: Callable[[], None] | None = None
+        """Called when the connection is lost and the books are in order."""
         self.transport: Any = None
         self._session = Session(
             server.relay,
@@ -165,10 +171,19 @@ class RelayProtocol:
         transport.registerProducer(self, True)
         head, self._head = self._head, b""
         transport.write(head + server.relay.greeting)
-        self._deadline = server.wheel.schedule(LOGIN_S, self._login_timed_out)
+        self._set_deadline(LOGIN_S, self._login_timed_out)
 
     def connectionMade(self) -> None:
         """See ``IProtocol.connectionMade``: all is done in :meth:`makeConnection`."""
+
+    def _set_deadline(self, delay_s: float, call: Callable[[], None]) -> None:
+        self._cancel_deadline()
+        self._deadline = self._server.wheel.schedule(delay_s, call)
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     def _login_timed_out(self) -> None:
         self._server.relay.stats.login_timeouts += 1
@@ -177,45 +192,59 @@ class RelayProtocol:
     def _ask_admission(self, request: LoginRequest) -> None:
         admission = self._server.admission
         if request.is_mesh or admission is None:
-            self._session.admit()
+            self._admit()
             return
+        self._set_deadline(ADMISSION_S, self._admission_timed_out)
         self.transport.pauseProducing()
-        admission(request).addCallbacks(self._admission_answered, self._admission_failed)
+        self._admission = asked = maybeDeferred(admission, request)
+        asked.addCallbacks(self._admission_answered, self._admission_failed)
+        asked.addErrback(self._failed)
 
     def _admission_answered(self, refusal: str | None) -> None:
+        self._admission = None
         session = self._session
-        if session.state is not State.ADMITTING:
+        if session.state is not State.ADMITTING or self._goodbye is not None:
             return  # it went away while we asked
         self._server.relay.now = self._server.clock.seconds()
         if refusal is not None:
             session.refuse(refusal)
             return
-        session.admit()
-        self._logged_in()
+        self._admit()
         self.transport.resumeProducing()
         if self._held:
             self.dataReceived(b"")
 
     def _admission_failed(self, failure: Failure) -> None:
-        self._server.log.failure("asking for admission failed", failure)
+        if self._goodbye is None:
+            log.failure("asking for admission failed", failure)
         self._admission_answered("admission could not be asked")
 
-    def _logged_in(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-        self._keep_alive_s = self._server.keep_alive_period_s()
+    def _admission_timed_out(self) -> None:
+        self._session.refuse(f"admission did not answer within {ADMISSION_S:.0f} s")
+
+    def _failed(self, failure: Failure) -> None:
+        log.failure("serving a client failed; it is cut", failure)
+        self.transport.abortConnection()
+
+    def _admit(self) -> None:
+        session = self._session
+        session.admit()
+        conn = session.conn
+        if conn is None:
+            return
+        conn.write = self.transport.write  # packets come here without another call between
+        self._cancel_deadline()
         if self._socket_full:
-            self.pauseProducing()  # the greeting has not left yet
+            self._block(conn)  # the greeting has not left yet
+        self._keep_alive_s = self._server.keep_alive_period_s()
         self._schedule_keep_alive()
 
     def _schedule_keep_alive(self) -> None:
         self._keep_alive = self._server.wheel.schedule(self._keep_alive_s, self._send_keep_alive)
 
     def _send_keep_alive(self) -> None:
-        conn = self._session.conn
-        if conn is not None:
-            conn.send_control(KEEP_ALIVE_FRAME)
+        if self._session.conn is not None:
+            self._session.conn.send_control(KEEP_ALIVE_FRAME)
             self._schedule_keep_alive()
 
     # -- bytes in --------------------------------------------------------------------------
@@ -232,18 +261,17 @@ class RelayProtocol:
         if self._held:  # a rest from before the transport knew us
             self.dataReceived(bytes(view[:end]))
             return end
-        session = self._session
         try:
-            consumed = session.receive(buf, view, end)
+            return self._session.receive(buf, view, end)
         except ProtocolError as error:
-            self._remote_fault(error)
+            self._server.relay.stats.protocol_errors += 1
+            self.close(describe_fault(self._session, error))
             return end
-        if self._keep_alive is None and session.conn is not None:
-            self._logged_in()
-        return consumed
 
     def dataReceived(self, data: bytes) -> None:
         """See ``IProtocol.dataReceived``, for transports other than ours."""
+        if self._goodbye is not None:
+            return
         self._server.relay.now = self._server.clock.seconds()
         held = self._held
         if held is None:
@@ -256,15 +284,10 @@ class RelayProtocol:
         with memoryview(held) as view:
             consumed = self.bufferReceived(held, view, len(held))
         if consumed < len(held):
-            self._held = held[consumed:]
-
-    def _remote_fault(self, error: ProtocolError) -> None:
-        self._server.relay.stats.protocol_errors += 1
-        session = self._session
-        if session.conn is None:
-            self.close(f"receive client key: {error}")
-        else:
-            self.close(f"client {format_node_public(session.conn.key)}: recvPacket: {error}")
+            del held[:consumed]
+            self._held = held
+            if len(held) > MAX_UNREAD:
+                self.close(f"client sent {len(held)} bytes more before it was admitted")
 
     # -- what the core asks (PeerSink) -----------------------------------------------------
 
@@ -274,14 +297,21 @@ class RelayProtocol:
 
     def close(self, reason: str) -> None:
         """See :meth:`derp.core.connection.PeerSink.close`."""
-        if self._goodbye is None:
-            self._goodbye = reason
+        if self._goodbye is not None:
+            return
+        self._goodbye = reason
+        self._held = None
+        transport = self.transport
+        if self._socket_full:
+            self._cancel_deadline()
+            transport.abortConnection()
+            return
         conn = self._session.conn
-        if conn is not None and conn.blocked:
-            self.transport.abortConnection()
-        else:
-            self.transport.unregisterProducer()
-            self.transport.loseConnection()
+        if conn is not None:
+            conn.block()  # nobody watches a full socket now: the outbox is bounded
+        self._set_deadline(GOODBYE_S, transport.abortConnection)
+        transport.unregisterProducer()
+        transport.loseConnection()
 
     # -- the full socket (IPushProducer) ---------------------------------------------------
 
@@ -289,42 +319,41 @@ class RelayProtocol:
         """The socket is full: packets queue from now on, for a while."""
         self._socket_full = True
         conn = self._session.conn
-        if conn is None:
-            return  # the login's deadline is running
+        if conn is not None:  # otherwise the login's deadline is running
+            self._block(conn)
+
+    def _block(self, conn: Connection) -> None:
         conn.block()
-        timeout_s = self._write_timeout_s()
+        timeout_s = self._write_timeout_s(conn)
         if timeout_s > 0:
-            self._deadline = self._server.wheel.schedule(timeout_s, self._write_stalled)
+            self._set_deadline(timeout_s, self._write_stalled)
 
     def resumeProducing(self) -> None:
         """The socket takes bytes again."""
         self._socket_full = False
         conn = self._session.conn
-        if conn is None:
-            return
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-        conn.unblock(self._server.clock.seconds())
+        if conn is not None and self._goodbye is None:
+            self._cancel_deadline()
+            conn.unblock(self._server.clock.seconds())
 
     def stopProducing(self) -> None:
         """See ``IProducer.stopProducing``: the transport's end comes by itself."""
 
-    def _write_timeout_s(self) -> float:
-        conn = self._session.conn
-        if conn is not None and conn.is_mesh:
-            return MESH_WRITE_TIMEOUT_S
-        return self._server.write_timeout_s
+    def _write_timeout_s(self, conn: Connection) -> float:
+        return MESH_WRITE_TIMEOUT_S if conn.is_mesh else self._server.write_timeout_s
 
     def _write_stalled(self) -> None:
         """Cut a client that took no byte for too long; one that takes some may go on."""
         server = self._server
-        timeout_s = self._write_timeout_s()
+        conn = self._session.conn
+        if conn is None:
+            return
+        timeout_s = self._write_timeout_s(conn)
         moved_at = getattr(self.transport, "bytes_moved_at", None)
         if moved_at is not None:
             left = timeout_s - (server.clock.seconds() - moved_at)
             if left > 0:
-                self._deadline = server.wheel.schedule(left, self._write_stalled)
+                self._set_deadline(left, self._write_stalled)
                 return
         server.relay.stats.sclient_write_timeouts += 1
         self.close(f"sender failed: took no byte for {timeout_s:g} s (--tcp-write-timeout)")
@@ -335,37 +364,30 @@ class RelayProtocol:
         """See ``IProtocol.connectionLost``: log once, leave the books in order."""
         server = self._server
         server.protocols.discard(self)
-        for entry in (self._deadline, self._keep_alive):
-            if entry is not None:
-                entry.cancel()
-        self._deadline = self._keep_alive = None
-        session = self._session
-        self._log_end(session, reason)
-        server.relay.now = server.clock.seconds()
-        session.lost()
-        self._held = None
-
-    def _log_end(self, session: Session, reason: Failure) -> None:
-        """A clean end between frames is not worth a line; everything else is worth one."""
-        server = self._server
+        session, self._session = self._session, SESSION_OVER
         text = self._goodbye
         if text is None:
-            text = self._how_it_broke(session, reason)
+            text = self._goodbye = describe_loss(session, reason)
         if text and not server.stopping:
-            server.log.info("derp: {remote}: {reason}", remote=session.remote, reason=text)
+            log.info("derp: {remote}: {reason}", remote=session.remote, reason=text)
+        self._cancel_deadline()
+        if self._keep_alive is not None:
+            self._keep_alive.cancel()
+        self._held = self._keep_alive = None
+        server.relay.now = server.clock.seconds()
+        try:
+            session.lost()
+        finally:
+            self._let_go()
 
-    def _how_it_broke(self, session: Session, reason: Failure) -> str:
-        clean = reason.check(ConnectionDone) is not None
-        if session.state is State.AWAIT_CLIENT_INFO:
-            how = "the client closed the connection" if clean else reason.getErrorMessage()
-            return f"receive client key: {how}"
-        conn = session.conn
-        if conn is None or (clean and not session.mid_frame):
-            return ""
-        name = short_key(conn.key)
-        if clean:
-            return f"client {name}: the connection ended inside a frame"
-        return f"client {name}: {reason.getErrorMessage()}"
+    def _let_go(self) -> None:
+        """Tell whoever else waits for the end."""
+        asked, self._admission = self._admission, None
+        on_lost, self.on_lost = self.on_lost, None
+        if asked is not None:
+            asked.cancel()
+        if on_lost is not None:
+            on_lost()
 
 
 def _new_nonce() -> bytes:
