@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from derp.errors import ConfigError
-from derp.net.socket_address import address_of
+from derp.net.socket_address import address_of, peer_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -203,7 +203,7 @@ class RelayPort:
         self.log.error(
             "no connection is accepted on {address} for {pause} s: {reason}. Raise the limit on"
             " open files (LimitNOFILE= in a systemd unit, --ulimit nofile= in Docker)",
-            address=self.getHost(),
+            address=peer_name(self.getHost()),
             pause=PAUSE_S,
             reason=os.strerror(error.errno or 0).lower(),
         )
