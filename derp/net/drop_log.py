@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from derp.core.stats import DropReason
 
+log = Logger(namespace="derp")
+
 BURST = 5.0
 """Equal lines that may be logged at once."""
 REFILL_S = 30.0
@@ -31,8 +33,6 @@ class DropLog:
     :param unlimited: log every one (``TS_DEBUG_LOG_RATE=all``).
     """
 
-    log = Logger(namespace="derp")
-
     def __init__(
         self, keys: frozenset[bytes], seconds: Callable[[], float], *, unlimited: bool = False
     ) -> None:
@@ -47,7 +47,7 @@ class DropLog:
             return
         line = f"drop ({short_key(source)}) {reason.name.lower()} -> {short_key(destination)}"
         if self._unlimited or self._may_log(line):
-            self.log.info("{line}", line=line)
+            log.info("{line}", line=line)
 
     def _may_log(self, line: str) -> bool:
         now = self._seconds()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from bisect import bisect_left
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.task import LoopingCall
 
@@ -27,6 +27,7 @@ _LABELS = (*(f"{bound}ms" for bound in _BOUNDS_MS), "inf")
 _RTT_OFFSET = 68
 """Of ``tcpi_rtt`` (u32, microseconds) in struct tcp_info: 8 bytes, then the 16th u32."""
 _RTT = Struct("=I")
+_TCP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
 def read_rtt_s(sock: socket.socket) -> float:
@@ -46,8 +47,8 @@ class RTTSampler:
     """
     Counts every connection's round-trip time once in ten seconds.
 
-    A transport that is not TCP (WebSocket's stream) counts once as ``non-tcp``, one that
-    cannot be read once as ``error``; neither is asked again.
+    A transport that is not TCP (WebSocket's stream, a unix socket) counts once as ``non-tcp``,
+    one that cannot be read once as ``error``; neither is asked again.
     """
 
     def __init__(self, server: RelayServer, clock: IReactorTime) -> None:
@@ -57,7 +58,7 @@ class RTTSampler:
         self._loop.clock = clock
         self._given_up: set[RelayProtocol] = set()
         self._pending: list[RelayProtocol] = []
-        self._per_slice = 0
+        self._slices_left = 0
 
     def start(self) -> None:
         """Sample from now on."""
@@ -69,24 +70,27 @@ class RTTSampler:
             self._loop.stop()
 
     def _sample_slice(self) -> None:
-        if not self._pending:
-            protocols = self._server.protocols
+        protocols = self._server.protocols
+        if not self._slices_left:
+            self._slices_left = PERIOD_S
             self._given_up &= protocols
             self._pending = [p for p in protocols if p not in self._given_up]
-            self._per_slice = -(-len(self._pending) // PERIOD_S) or 1
-        for _ in range(min(self._per_slice, len(self._pending))):
+        share = -(-len(self._pending) // self._slices_left)
+        self._slices_left -= 1
+        for _ in range(share):
             protocol = self._pending.pop()
-            if protocol in self._server.protocols:
+            if protocol in protocols:
                 self._sample(protocol)
 
     def _sample(self, protocol: RelayProtocol) -> None:
-        handle = getattr(protocol.transport, "getHandle", None)
-        if handle is None:
+        get_handle = getattr(protocol.transport, "getHandle", None)
+        sock: Any = get_handle() if get_handle is not None else None
+        if getattr(sock, "family", None) not in _TCP_FAMILIES:
             self._give_up(protocol, "non-tcp")
             return
         try:
-            rtt_s = read_rtt_s(handle())
-        except (OSError, AttributeError):
+            rtt_s = read_rtt_s(sock)
+        except OSError:
             self._give_up(protocol, "error")
             return
         self._count(_LABELS[bisect_left(_BOUNDS_MS, rtt_s * 1000)])
