@@ -104,6 +104,14 @@ class LoginTests(SessionCase):
             client.leave()
         self.assertEqual(len(self.relay.registry), 0)
 
+    def test_login_under_another_type(self) -> None:
+        """A perfect ClientInfo is none if its type says otherwise."""
+        for frame_type in set(range(256)) - {FrameType.CLIENT_INFO}:
+            client = self.client(log_in=False)
+            frame = bytes((frame_type,)) + client.login_frame()[1:]
+            self.assertRaises(ProtocolError, client.feed, frame)
+            self.assertEqual((client.sink.written, client.requests), ([], []))
+
     def test_longest_client_info(self) -> None:
         """256 KiB are waited for; that nothing opens them is another matter."""
         client = self.client(log_in=False)
