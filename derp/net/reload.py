@@ -6,7 +6,7 @@ was loaded before. A file that turns out unusable is logged and counted, and cha
 
 ================  ======================================================================
 SIGHUP            every file is read again, changed or not
-every 5 s         those that changed are, once they have not changed any more for 1 s (who
+every 2 s         those that changed are, once they have not changed any more for 1 s (who
                   writes in place does not have half of it loaded)
 ================  ======================================================================
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = Logger(namespace="derp")
 
-LOOK_S: Final = 5.0
+LOOK_S: Final = 2.0
 """Seconds between two looks at the files."""
 SETTLE_S: Final = 1.0
 """How long a changed file must stay as it is before it is read."""

@@ -12,15 +12,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import PrivateFormat
-from OpenSSL import SSL
-from twisted.internet import ssl
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.endpoints import TCP4ClientEndpoint
-from twisted.internet.interfaces import IHandshakeListener, IOpenSSLClientConnectionCreator
-from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.protocols.tls import TLSMemoryBIOFactory
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from derp.certificate_service import ACMEService
 from derp.config import CertMode, Config
@@ -30,7 +22,7 @@ from derp.wire.messages import Health, ReceivedPacket
 from tests.certificate_files import NOW, Issued, issue
 from tests.integration.relay_case import HOST, RelayTestCase, reactor
 from tests.integration.test_acme_pebble import EAB_KEY, HOOK
-from tests.integration.waiting import in_time
+from tests.integration.tls_peek import peek
 from tests.pebble import Pebble, free_ports, missing_pebble
 
 NAME = "derp.example.test"
@@ -48,40 +40,6 @@ def write_autocert(certdir: Path, name: str, issued: Issued) -> None:
     path = certdir / name
     path.write_bytes(issued.key_pem(PrivateFormat.TraditionalOpenSSL) + issued.pem)
     path.chmod(0o600)
-
-
-@implementer(IOpenSSLClientConnectionCreator)
-class _Asking:
-    """TLS of a client that asks for a name and checks nothing."""
-
-    def __init__(self, name: str | None) -> None:
-        self._name = name
-        self._context = ssl.CertificateOptions().getContext()
-
-    def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
-        connection = SSL.Connection(self._context, None)
-        if self._name is not None:
-            connection.set_tlsext_host_name(self._name.encode("ascii"))
-        return connection
-
-
-@implementer(IHandshakeListener)
-class _Peek(Protocol):
-    """A TLS client that looks at the certificate and goes."""
-
-    def __init__(self, seen: Deferred[x509.Certificate]) -> None:
-        self._seen = seen
-
-    def handshakeCompleted(self) -> None:
-        assert self.transport is not None
-        transport: Any = self.transport
-        leaf = transport.getPeerCertificate().to_cryptography()
-        transport.abortConnection()
-        self._seen.callback(leaf)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if not self._seen.called:
-            self._seen.errback(reason)
 
 
 class ACMERelayTests(RelayTestCase):
@@ -120,11 +78,7 @@ class ACMERelayTests(RelayTestCase):
 
     async def peek(self, name: str | None = NAME) -> x509.Certificate:
         """Shake hands and look at the leaf."""
-        seen: Deferred[x509.Certificate] = Deferred()
-        factory = Factory.forProtocol(lambda: _Peek(seen))
-        wrapped = TLSMemoryBIOFactory(_Asking(name), True, factory)
-        TCP4ClientEndpoint(reactor, HOST, self.tls_port).connect(wrapped).addErrback(seen.errback)
-        return await in_time(reactor, seen, "a handshake")
+        return await peek(reactor, HOST, self.tls_port, name)
 
     async def test_first_handshake(self) -> None:
         """
