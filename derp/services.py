@@ -21,7 +21,9 @@ from derp import __version__
 from derp.certificate_service import certificate_service
 from derp.config import CertMode, Config
 from derp.core.bootstrap_dns import BootstrapDNS
+from derp.core.limits import Limits, accept_limits
 from derp.core.listener_stats import ListenerStats
+from derp.core.occupancy import Door
 from derp.core.relay import Relay, RelayIdentity
 from derp.core.stun_stats import STUNStats
 from derp.errors import ConfigError
@@ -33,7 +35,10 @@ from derp.net.certificate_status import CertificateStatus
 from derp.net.certificates import CertificateChooser
 from derp.net.debug import debug_resources
 from derp.net.drop_log import DropLog
+from derp.net.entrance import Entrance
 from derp.net.hub import Hub
+from derp.net.hub_readers import HubReaders
+from derp.net.listening import Listener
 from derp.net.key_file import load_server_key
 from derp.net.mesh_key import read_mesh_key
 from derp.net.mesh_service import MeshService
@@ -41,55 +46,23 @@ from derp.net.metric_sources import Sources
 from derp.net.metrics import MetricsPage, make_registry
 from derp.net.metrics_site import build_metrics_site
 from derp.net.open_files import raise_open_file_limit
-from derp.net.port import Greeter, RelayPort, TCPOptions, open_listener
+from derp.net.port import TCPOptions
+from derp.net.rate_config import loader
+from derp.net.relay_limits import RelayLimits
 from derp.net.relay_protocol import RelayServer
 from derp.net.reload import ReloadableFile, Reloader
 from derp.net.rtt_sampler import RTTSampler
 from derp.net.stun_udp import STUNServer
 from derp.net.timer_wheel import TimerWheel
-from derp.net.tls_transport import TLSTransport
-from derp.net.transport import StreamTransport
+from derp.net.trusted_proxies import TrustedProxies
 from derp.net.txt_lookup import TXTLookup
+from derp.net.volume_quota import VolumeQuota
 from derp.net.web import SiteParts, WebSite, build_main_site, build_plain_site
 from derp.start_block import start_block
 from derp.wire.keys import generate_private
 from derp.wire.node_json import RelayNode
 
-if TYPE_CHECKING:
-    import socket
-
 log = Logger(namespace="derp")
-
-
-@dataclass
-class Listener:
-    """One TCP port to be opened: where, for what, and what takes its connections."""
-
-    flag: str
-    host: str
-    port: int
-    serves: str
-    greet: Greeter
-    stats: ListenerStats
-    opened: RelayPort | None = None
-
-    def open(self, hub: Hub, options: TCPOptions) -> None:
-        """
-        Bind and listen; nothing is accepted yet.
-
-        :raises ConfigError: naming flag, address and cure.
-        """
-        sock = open_listener(self.host, self.port, options, flag=self.flag)
-        self.opened = RelayPort(hub, sock, self.greet, self.stats)
-
-    def where(self) -> str:
-        """The address it listens on, for people."""
-        assert self.opened is not None
-        address: Any = self.opened.getHost()
-        host = address.host
-        if host in ("::", "0.0.0.0"):  # noqa: S104 - printed, not bound
-            host = "*"
-        return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
 
 
 class RelayService(MultiService):
@@ -126,18 +99,20 @@ class RelayService(MultiService):
             self._watch_mesh_key(config.mesh_psk_file)
         self.mesh = MeshService(reactor, self.relay, config, self.reloader)
         self.mesh.setServiceParent(self)
+        self.limits = self._load_limits(reactor)
         self.server = RelayServer(
             self.relay,
             reactor,
             self.wheel,
             admission=self.admission.admission,
+            limits=self.limits,
             write_timeout_s=config.tcp_write_timeout,
             debug_logs=knobs.debug_logs,
             prober_debug_logs=knobs.prober_debug_logs,
         )
         self.stun_stats = STUNStats()
         self.stun = (
-            STUNServer(reactor, config.host, config.stun_port, self.stun_stats)
+            STUNServer(HubReaders(self.hub), config.host, config.stun_port, self.stun_stats)
             if config.stun
             else None
         )
@@ -153,7 +128,29 @@ class RelayService(MultiService):
     def _read_clock(self) -> None:
         self.relay.now = self._seconds()
 
+    @property
+    def _stun_host(self) -> str:
+        config = self.config
+        return config.host if config.stun_host is None else config.stun_host
+
     # -- putting together ------------------------------------------------------------------
+
+    def _load_limits(self, reactor: Any) -> RelayLimits:
+        """Set the limits as flags and file have them, and begin to count the month's volume."""
+        config = self.config
+        flags = flag_limits(config)
+        limits = RelayLimits(self.relay, reactor, flags)
+        path = config.rate_config
+        if path:
+            load = loader(path, flags, limits)
+            load()
+            self.reloader.add(
+                ReloadableFile(name="rate_config", flag="--rate-config", paths=(path,), load=load)
+            )
+        state = Path(config.quota_state) if config.quota_state else None
+        self.quota = VolumeQuota(reactor, self.relay, limits, state)
+        self.quota.setServiceParent(self)
+        return limits
 
     def _watch_mesh_key(self, path: str) -> None:
         """Take a changed mesh key for logins from then on; who is connected stays."""
@@ -196,6 +193,10 @@ class RelayService(MultiService):
             admission=self.admission.stats,
             check_self=self.admission.check_self,
             mesh_links=self.mesh.links,
+            limits=self.limits,
+            limits_file=bool(config.rate_config),
+            quota=self.quota,
+            proxies=self.proxies.stats,
         )
         self.sources = sources
         metrics = MetricsPage(make_registry(sources))
@@ -209,47 +210,44 @@ class RelayService(MultiService):
             bootstrap=bootstrap,
             dial=hostname_endpoints(reactor),
             tls_stats=sources.tls_requests,
+            proxies=self.proxies,
         )
         sources.websocket_accepts = lambda: parts.websocket_stats.accepts
         main = build_main_site(parts)
         chooser = self.certificates.chooser if self.certificates else None
         serves = "DERP over HTTPS" if config.tls else "DERP over plain HTTP"
-        self._listen("-a", config.host, config.port, serves, main, main_stats, chooser)
+        place = ListeningPlace(PlaceKind.TCP, config.host, config.port)
+        self._listen("-a", place, serves, main, main_stats, chooser, limited=True)
+        for place in config.listen:
+            serves = "DERP over HTTPS" if place.tls else "DERP over plain HTTP"
+            used = chooser if place.tls else None
+            self._listen("--listen", place, serves, main, main_stats, used, limited=True)
         if config.tls and config.http_port >= 0:
             challenges = self.certificates.challenges if self.certificates else None
             plain = build_plain_site(parts, main, challenges)
-            self._listen("--http-port", config.host, config.http_port, "plain HTTP", plain)
+            place = ListeningPlace(PlaceKind.TCP, config.host, config.http_port)
+            self._listen("--http-port", place, "plain HTTP", plain)
         if config.metrics_addr:
             host, _, port = config.metrics_addr.rpartition(":")
             site = build_metrics_site(parts, metrics)
-            self._listen("--metrics-addr", host.strip("[]"), int(port), "metrics", site)
+            place = ListeningPlace(PlaceKind.TCP, host.strip("[]"), int(port))
+            self._listen("--metrics-addr", place, "metrics", site)
 
     def _listen(
         self,
         flag: str,
-        host: str,
-        port: int,
+        place: ListeningPlace,
         serves: str,
         site: WebSite,
         stats: ListenerStats | None = None,
         chooser: CertificateChooser | None = None,
+        *,
+        limited: bool = False,
     ) -> None:
         stats = stats or ListenerStats()
-        hub, wheel, build_protocol = self.hub, self.wheel, site.buildProtocol
-
-        def greet(sock: socket.socket, peer: Any) -> None:
-            transport = StreamTransport(hub, wheel, sock, peer)
-            transport.start(build_protocol(None))
-
-        def greet_tls(sock: socket.socket, peer: Any) -> None:
-            assert chooser is not None
-            TLSTransport(
-                hub, wheel, sock, peer, chooser=chooser, build=build_protocol, stats=stats
-            ).begin()
-
-        self.listeners.append(
-            Listener(flag, host, port, serves, greet_tls if chooser else greet, stats)
-        )
+        entrance = self.entrance if limited else self.side_entrance
+        greet = entrance.greeter(site, stats, chooser)
+        self.listeners.append(Listener(flag, place, serves, greet, stats, entrance.opens))
 
     # -- running ---------------------------------------------------------------------------
 
@@ -282,7 +280,7 @@ class RelayService(MultiService):
         config = self.config
         listening = [f"{each.where():<21} {each.serves} ({each.flag})" for each in self.listeners]
         if self.stun is not None:
-            listening.append(f"{'*' if not config.host else config.host}:{self.stun.port} STUN")
+            listening.append(f"{self._stun_host or '*'}:{self.stun.port} STUN")
         return start_block(
             config,
             version=__version__,
@@ -321,15 +319,14 @@ class RelayService(MultiService):
 
     def _close_ports(self) -> None:
         for listener in self.listeners:
-            if listener.opened is not None:
-                listener.opened.stop()
-                listener.opened = None
+            listener.close()
         if self.stun is not None:
             self.stun.stop()
         self._open = False
 
     def _release(self) -> None:
         self.hub.close()
+        self.limits.stop()
         self.wheel.stop()
 
 
@@ -346,6 +343,20 @@ class _Sampling(Service):
     def stopService(self) -> None:
         super().stopService()
         self._sampler.stop()
+
+
+def flag_limits(config: Config) -> Limits:
+    """The limits that flags set."""
+    rate, burst = accept_limits(config.accept_connection_limit, config.accept_connection_burst)
+    return Limits(
+        server_rate=config.server_rate_limit,
+        accept_rate=rate,
+        accept_burst=burst,
+        max_handshakes=config.max_handshakes,
+        max_clients=config.max_clients,
+        max_clients_per_ip=config.max_clients_per_ip,
+        monthly_quota=config.monthly_quota,
+    )
 
 
 def _no_certificates() -> list[CertificateStatus]:

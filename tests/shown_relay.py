@@ -28,6 +28,10 @@ class FakeSink:
         self.written: list[bytes] = []
         self.closed: list[str] = []
 
+    def write_through(self, data: memoryview) -> None:
+        """See :meth:`derp.core.connection.PeerSink.write_through`."""
+        self.write(data.tobytes())
+
     def write(self, data: bytes) -> None:
         self.written.append(data)
 

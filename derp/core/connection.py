@@ -41,6 +41,13 @@ class PeerSink(Protocol):
     def write(self, data: bytes) -> None:
         """Send soon, in order. Never blocks, never raises for a lost connection."""
 
+    def write_through(self, data: memoryview) -> None:
+        """
+        The same for a large piece, which is taken from where it lies.
+
+        Nothing of ``data`` may be kept past the call.
+        """
+
     def close(self, reason: str) -> None:
         """
         End the connection, whatever still waits for it; a second time changes nothing.
@@ -92,6 +99,7 @@ class Connection:
         "sink",
         "stats",
         "write",
+        "write_through",
     )
 
     def __init__(
@@ -106,6 +114,7 @@ class Connection:
         self.key = key
         self.sink = sink
         self.write: Callable[[bytes], None] = sink.write
+        self.write_through: Callable[[memoryview], None] = sink.write_through
         self.stats = stats
         self.remote = remote
         self.connected_at = connected_at
@@ -258,7 +267,8 @@ class Connection:
             self.write(packet.frame)
 
     def drop_queued(self) -> None:
-        """The connection is gone: count what waited for it."""
+        """The connection is gone: count what waited for it, hold its socket no longer."""
+        self.write, self.write_through = _ignore, _ignore
         outbox, self.outbox = self.outbox, None
         if outbox is None:
             return
@@ -267,6 +277,10 @@ class Connection:
             self.stats.drop(
                 DropReason.GONE_DISCONNECTED, kind, packet.size, packet.source, self.key
             )
+
+
+def _ignore(data: bytes | memoryview) -> None:
+    """Stands where a lost connection's sink stood."""
 
 
 def kind_of(packet: bytes) -> PacketKind:

@@ -35,6 +35,8 @@ _MAX_LENGTH = KEY_LEN + MAX_PACKET
 _MIN_DISCO_LENGTH = KEY_LEN + DISCO_MIN_LEN
 _DISCO_FIRST = DISCO_MAGIC[0]
 _TRAIN = 4
+_LARGE_RUN = 16 << 10
+"""Bytes from which a run is sent from where it lies: it fills a TLS record by itself."""
 """
 Frames there must be room for, for a train to be worth its own loop. It also takes two equal
 ones before it: where sizes alternate, taking each frame by itself is cheaper.
@@ -169,7 +171,10 @@ def _deliver_run(
     if dest.blocked:
         _queue_run(relay, conn, dest, view, start, end)
         return
-    dest.write(view[start:end].tobytes())
+    if end - start < _LARGE_RUN:
+        dest.write(view[start:end].tobytes())
+    else:
+        dest.write_through(view[start:end])
     stats = relay.stats
     stats.packets_sent += packets
     stats.bytes_sent += end - start - _HEAD * packets

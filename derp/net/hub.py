@@ -37,6 +37,15 @@ MAX_EVENTS = 64
 MAX_HANDSHAKES = 8
 """Steps of TLS handshakes per turn; each takes 0.1 to 0.2 ms that packets would wait."""
 
+LINGER_S = 0.001
+"""
+How long the hub waits for the next packets itself, while they keep coming. A way through the
+reactor's loop costs as much CPU as relaying a packet; whatever else the reactor has to do is
+held up by this much, or by :data:`MAX_LINGER_S` when packets keep coming without a pause.
+"""
+MAX_LINGER_S = 0.002
+MAX_LINGER_TURNS = 64
+
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 
@@ -63,12 +72,14 @@ class Hub:
     All of a relay's stream sockets.
 
     :param reactor: anything with readers, ``callLater`` and a clock.
+    :param linger_s: see :data:`LINGER_S`; 0 makes one turn per call of the reactor.
     """
 
     log = Logger()
 
-    def __init__(self, reactor: HubReactor) -> None:
+    def __init__(self, reactor: HubReactor, linger_s: float = LINGER_S) -> None:
         self.reactor = reactor
+        self._linger_s = linger_s
         self.arena = Arena()
         self.turn_began: Callable[[], None] = lambda: None
         """Called before the first socket of a turn (the relay reads the clock then)."""
@@ -83,6 +94,7 @@ class Hub:
         self._late_turn: IDelayedCall | None = None
         self._in_turn = False
         self._reading = False
+        self._last_read = -linger_s
 
     # -- members ---------------------------------------------------------------------------
 
@@ -175,13 +187,36 @@ class Hub:
         """See ``IReadDescriptor.doRead``: serve one turn."""
         self._in_turn = True
         try:
-            self.turn_began()
-            self._serve(self._epoll.poll(0, MAX_EVENTS))
-            if self._at_door:
-                self._serve(self._door.poll(0, MAX_HANDSHAKES))
-            self._finish_turn()
+            self._serve_turn(self._epoll.poll(0, MAX_EVENTS))
+            now = self.reactor.seconds()
+            if now - self._last_read < self._linger_s and not self._at_door:
+                self._linger(now)
+                now = self.reactor.seconds()
+            self._last_read = now
         finally:
             self._in_turn = False
+
+    def _linger(self, now: float) -> None:
+        """Serve turns without the reactor while traffic is dense, for a bounded time."""
+        seconds, poll = self.reactor.seconds, self._epoll.poll
+        until = now + MAX_LINGER_S
+        for _ in range(MAX_LINGER_TURNS):
+            if self._at_door or not self._reading:
+                return  # handshakes are rationed; nobody is left, or the hub was closed
+            ready = poll(self._linger_s, MAX_EVENTS)
+            if not ready:
+                return
+            self._serve_turn(ready)
+            if seconds() >= until:
+                return
+
+    def _serve_turn(self, ready: list[tuple[int, int]]) -> None:
+        """One turn: read and relay, then send."""
+        self.turn_began()
+        self._serve(ready)
+        if self._at_door:
+            self._serve(self._door.poll(0, MAX_HANDSHAKES))
+        self._finish_turn()
 
     def _serve(self, ready: list[tuple[int, int]]) -> None:
         """Serve the sockets that are ready. **HOT**"""

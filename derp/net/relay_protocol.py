@@ -132,6 +132,8 @@ class RelayProtocol:
         "_socket_full",
         "on_lost",
         "transport",
+        "write",
+        "write_through",
     )
 
     def __init__(
@@ -167,6 +169,11 @@ class RelayProtocol:
         """See ``IProtocol.makeConnection``: greet."""
         server = self._server
         self.transport = transport
+        # The core writes to the transport itself: a call less for every run of packets.
+        self.write: Callable[[bytes], None] = transport.write
+        self.write_through: Callable[[memoryview], None] = (
+            getattr(transport, "write_through", None) or self._write_copy
+        )
         server.protocols.add(self)
         transport.registerProducer(self, True)
         head, self._head = self._head, b""
@@ -291,9 +298,9 @@ class RelayProtocol:
 
     # -- what the core asks (PeerSink) -----------------------------------------------------
 
-    def write(self, data: bytes) -> None:
-        """See :meth:`derp.core.connection.PeerSink.write`."""
-        self.transport.write(data)
+    def _write_copy(self, data: memoryview) -> None:
+        """``write_through`` for transports that keep what they are given."""
+        self.transport.write(data.tobytes())
 
     def close(self, reason: str) -> None:
         """See :meth:`derp.core.connection.PeerSink.close`."""
@@ -375,6 +382,7 @@ class RelayProtocol:
             self._keep_alive.cancel()
         self._held = self._keep_alive = None
         server.relay.now = server.clock.seconds()
+        self.write, self.write_through = _ignore, _ignore  # they hold on to the transport
         try:
             session.lost()
         finally:
@@ -388,6 +396,10 @@ class RelayProtocol:
             asked.cancel()
         if on_lost is not None:
             on_lost()
+
+
+def _ignore(data: bytes | memoryview) -> None:
+    """Stands where the transport's methods stood once the connection is lost."""
 
 
 def _new_nonce() -> bytes:

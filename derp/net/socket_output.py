@@ -101,6 +101,18 @@ class SocketOutput(ABC):
         elif size > FLUSH_AT and not self._blocked:
             self._send_pending()
 
+    def write_through(self, data: memoryview) -> None:
+        """
+        Send a large piece now, from where it lies, if nothing is before it. **HOT**
+
+        It is as large as what the end of the turn would send in one piece; to keep it until
+        then would be a copy for nothing.
+        """
+        if self._pending or self._blocked or self.disconnecting:
+            self.write(data.tobytes())
+        elif not self._output_over:
+            self._send_plain(data)
+
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """See ``ITransport.writeSequence``."""
         self.write(b"".join(data))
@@ -123,17 +135,32 @@ class SocketOutput(ABC):
         pending.clear()
         self._pending_size = 0
         if not self._output_over:
-            self._send(data)
+            self._send_plain(data)
+
+    def _send_plain(self, data: bytes | memoryview) -> None:
+        """Send plaintext, encrypted or not; nothing of it is kept unless it is copied."""
+        sent = self._try_send(data)
+        if sent < len(data):
+            self._unsent = bytes(data[sent:])
+            self._block()
+
+    def _try_send(self, data: bytes | memoryview) -> int:
+        """
+        Offer bytes to the socket.
+
+        :return: how many it took; all, if it is broken and none will ever go.
+        """
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self._break_output(ConnectionLost(str(error)))
+            return len(data)
 
     def _send(self, data: bytes) -> None:
         """Give bytes to the socket as they are; what it does not take makes us blocked."""
-        try:
-            sent = self._sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            self._break_output(ConnectionLost(str(error)))
-            return
+        sent = self._try_send(data)
         if sent < len(data):
             self._unsent = memoryview(data)[sent:]
             self._block()

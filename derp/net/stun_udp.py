@@ -24,10 +24,22 @@ from derp.net.datagram_batch import open_batch
 from derp.net.stun_responder import BatchResponder, Responder, SingleResponder
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime
+    from collections.abc import Callable
+    from typing import Any, Protocol
 
-    class STUNReactor(IReactorFDSet, IReactorTime):
-        """What the server asks of the reactor."""
+    from twisted.internet.interfaces import IDelayedCall
+
+    class STUNReactor(Protocol):
+        """What the server asks of the reactor, or of the hub in its place."""
+
+        def addReader(self, reader: Any) -> Any:
+            """See ``IReactorFDSet.addReader``."""
+
+        def removeReader(self, reader: Any) -> Any:
+            """See ``IReactorFDSet.removeReader``."""
+
+        def callLater(self, delay: float, call: Callable[..., Any], *args: Any) -> IDelayedCall:
+            """See ``IReactorTime.callLater``."""
 
 
 SOCKET_BUFFER_LEN = 1 << 20

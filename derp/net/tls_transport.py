@@ -133,19 +133,15 @@ class TLSTransport(StreamTransport):
 
     # -- writing ---------------------------------------------------------------------------
 
-    def _send_pending(self) -> None:
-        """Encrypt what was written and send it. **HOT**"""
-        pending = self._pending
-        data = pending[0] if len(pending) == 1 else b"".join(pending)
-        pending.clear()
-        size, self._pending_size = self._pending_size, 0
+    def _send_plain(self, data: bytes | memoryview) -> None:
+        """Encrypt and send. **HOT**"""
         tls = self._tls
-        if tls is None or self._output_over:
+        if tls is None:
             return
         outgoing = self._hub.arena.outgoing
         try:
             written = tls.write(data)
-            while written < size:
+            while written < len(data):
                 written += tls.write(memoryview(data)[written:])
         except (ssl.SSLError, OSError) as error:
             outgoing.read()

@@ -33,6 +33,8 @@ class LossWatcher:
     """
     A protocol that tells somebody else, too, when its connection is lost.
 
+    For takers without an ``on_lost`` of their own (the relay's have it: an object less each).
+
     The receiving methods are the inner protocol's own, so the packet path does not notice.
     """
 
@@ -97,7 +99,10 @@ class UpgradableChannel(BoundedChannel):
         self.deadlines.stop()
         transport.unregisterProducer()
         if lost is not None:
-            taker = LossWatcher(taker, lost)
+            if hasattr(taker, "on_lost"):
+                taker.on_lost = lost
+            else:
+                taker = LossWatcher(taker, lost)
         self._taker = taker
         taker.makeConnection(transport)
         swap = getattr(transport, "setProtocol", None)

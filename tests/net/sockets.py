@@ -211,7 +211,7 @@ class Pump:
 
     def __init__(self, case: SynchronousTestCase) -> None:
         self.reactor = PumpedReactor()
-        self.hub = AuditedHub(self.reactor)
+        self.hub = AuditedHub(self.reactor, linger_s=0.0)
         self.wheel = TimerWheel(self.reactor)
         self.clients: list[Client] = []
         self._case = case

@@ -10,7 +10,15 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from derp.net.hub import MAX_EVENTS, MAX_HANDSHAKES, READ, WRITE, Hub
+from derp.net.hub import (
+    MAX_EVENTS,
+    MAX_HANDSHAKES,
+    MAX_LINGER_S,
+    MAX_LINGER_TURNS,
+    READ,
+    WRITE,
+    Hub,
+)
 from tests.net.sockets import PumpedReactor
 
 
@@ -56,7 +64,7 @@ class HubTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.reactor = PumpedReactor()
-        self.hub = Hub(self.reactor)
+        self.hub = Hub(self.reactor, linger_s=0.0)
         self.addCleanup(self.hub.close)
         self.log: list[str] = []
         self.sockets: list[socket.socket] = []
@@ -342,6 +350,69 @@ class HubTests(SynchronousTestCase):
         before = len(os.listdir("/proc/self/fd"))
         Hub(self.reactor).close()
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+
+
+class LingerTests(SynchronousTestCase):
+    """While packets keep coming the hub waits for the next ones itself, for a bounded time."""
+
+    def setUp(self) -> None:
+        self.reactor = PumpedReactor()
+        self.hub = Hub(self.reactor, linger_s=0.001)
+        self.addCleanup(self.hub.close)
+        self.ours, self.theirs = socket.socketpair()
+        self.addCleanup(self.ours.close)
+        self.addCleanup(self.theirs.close)
+        self.log: list[str] = []
+        self.member = Member(self.log, "a")
+        self.hub.add(self.ours.fileno(), self.member)
+        self.theirs.send(b"x")
+
+    def served(self) -> int:
+        """Have the reactor call once; count the turns the member got."""
+        self.log.clear()
+        self.hub.doRead()
+        return self.log.count("a ready")
+
+    def test_first_packet_after_a_pause(self) -> None:
+        """One packet now and then is served by one turn: nothing waits."""
+        self.reactor.advance(5.0)
+        self.assertEqual(self.served(), 1)
+        self.reactor.advance(5.0)
+        self.assertEqual(self.served(), 1)
+
+    def test_dense_traffic(self) -> None:
+        """Readiness that does not end is served on, but not for ever."""
+        self.reactor.advance(5.0)
+        self.served()
+        self.assertEqual(self.served(), 1 + MAX_LINGER_TURNS)
+
+    def test_until_its_time_is_over(self) -> None:
+        """The reactor gets its share after two milliseconds."""
+        self.reactor.advance(5.0)
+        self.served()
+        self.member.on["ready"] = lambda: self.reactor.advance(MAX_LINGER_S / 4)
+        self.assertEqual(self.served(), 5)
+
+    def test_until_nothing_comes(self) -> None:
+        """It does not wait a second time for packets that did not come."""
+        self.reactor.advance(5.0)
+        self.served()
+        self.member.on["ready"] = lambda: self.ours.recv(1)
+        self.assertEqual(self.served(), 1)
+
+    def test_newcomers(self) -> None:
+        """Handshakes are rationed per call of the reactor, so it does not linger over them."""
+        self.reactor.advance(5.0)
+        self.served()
+        self.hub.add(self.theirs.fileno(), Member([], "b"), at_door=True)
+        self.assertEqual(self.served(), 1)
+
+    def test_closed_within(self) -> None:
+        """A hub closed by what it served touches nothing any more."""
+        self.reactor.advance(5.0)
+        self.served()
+        self.member.on["ready"] = self.hub.close
+        self.assertEqual(self.served(), 1)
 
 
 class HubOnTheReactorTests(TestCase):
