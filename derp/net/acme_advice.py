@@ -92,7 +92,7 @@ class RenewalAdvice:
         chosen = time_in_window(window.start, window.end, self._luck())
         self._windows[name] = window, chosen
         log.info(
-            "the authority suggests to renew the certificate of {name}; chosen: {time}",
+            "the authority suggests to renew the certificate of {name}; chosen: {chosen}",
             name=name,
-            time=moment(chosen),
+            chosen=moment(chosen),
         )
