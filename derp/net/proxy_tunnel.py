@@ -77,6 +77,7 @@ class _Opening(Protocol):
         self._connected = connected
         self._head = b""
         self._inner: Any = None
+        self._given_up = False
 
     def connectionMade(self) -> None:
         assert self.transport is not None
@@ -86,7 +87,7 @@ class _Opening(Protocol):
         if self._inner is not None:
             self._inner.dataReceived(data)
             return
-        if self._connected.called:
+        if self._given_up:
             return
         head, end, rest = (self._head + data).partition(b"\r\n\r\n")
         self._head = head
@@ -116,15 +117,17 @@ class _Opening(Protocol):
 
     def give_up(self) -> None:
         """Close the connection to the proxy, if there is one."""
+        self._given_up = True
         if self.transport is not None and self._inner is None:
             self.transport.abortConnection()  # type: ignore[attr-defined]
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._inner is not None:
             self._inner.connectionLost(reason)
-        elif not self._connected.called:
+        elif not self._given_up:
             self._refuse_lost(reason)
 
     def _refuse_lost(self, reason: Failure) -> None:
+        self._given_up = True
         how = "closed the connection" if reason.check(ConnectionDone) else explain(reason.value)
         self._connected.errback(NoAnswer(f"proxy: {how}"))

@@ -78,6 +78,15 @@ class LoginTests(SynchronousTestCase):
         self.assertEqual(self.judge(rules, socket=YES, url=GONE), (None, Outcome.FAIL_OPEN))
         self.assertEqual(self.judge(rules, socket=GONE, url=YES), ("gone", Outcome.UNREACHABLE))
 
+    def test_when_to_stop(self) -> None:
+        """No more is asked than matters: under ``all`` up to a no, under ``any`` to a yes."""
+        ends = Rules(Policy.ALL).ends_login
+        self.assertFalse(ends(Kind.URL, YES) or ends(Kind.URL, GONE))
+        self.assertTrue(ends(Kind.URL, NO) and ends(Kind.URL, BAD) and ends(Kind.SOCKET, GONE))
+        self.assertTrue(Rules(Policy.ALL, fail_open=False).ends_login(Kind.URL, GONE))
+        ends = Rules(Policy.ANY).ends_login
+        self.assertEqual([ends(Kind.URL, answer) for answer in ANSWERS], [True] + [False] * 3)
+
     def test_any(self) -> None:
         """One kind that admits is enough; else all reasons are given."""
         rules = Rules(Policy.ANY, fail_open=False)

@@ -1,10 +1,13 @@
 """``twistd derper`` in a child process: what an operator's mistake looks like on a terminal."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
+from typing import IO
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -30,6 +33,49 @@ services.build = lambda config, reactor: Refusing()
 {TWISTD}
 """
 """twistd with a relay whose port is taken."""
+
+
+class HangUpTests(SynchronousTestCase):
+    """SIGHUP, of which a bare twistd dies."""
+
+    def test_hang_up(self) -> None:
+        """The relay reads its files again and goes on; a bad file changes nothing."""
+        place = tempfile.mkdtemp(dir=Path.cwd())
+        keys = Path(place) / "keys"
+        keys.write_text("# nobody\n")
+        command = [sys.executable, "-c", TWISTD, "-n", "--pidfile=", "derper", "-a", "127.0.0.1:0"]
+        command += ["--stun=false", "-c", str(Path(place) / "key"), "--allow-clients", str(keys)]
+        environ = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+        child = subprocess.Popen(
+            command, cwd=place, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        killer = threading.Timer(TIMEOUT, child.kill)
+        killer.start()
+        assert child.stdout is not None
+        try:
+            self.read_until(child.stdout, b"is ready")
+            child.send_signal(signal.SIGHUP)
+            self.read_until(child.stdout, b"is in use now")
+            keys.write_text("rubbish\n")
+            child.send_signal(signal.SIGHUP)
+            self.read_until(child.stdout, b'line 1: "rubbish" is no node key')
+            self.assertIsNone(child.poll())
+            child.terminate()
+            self.read_until(child.stdout, b"Server Shut Down")
+        finally:
+            killer.cancel()
+            child.kill()
+            child.stdout.close()
+            child.wait()
+
+    def read_until(self, output: IO[bytes], wanted: bytes) -> None:
+        """Read lines up to one; the end of the output is a failure."""
+        seen = []
+        for line in output:
+            if wanted in line:
+                return
+            seen.append(line)
+        self.fail(f"{wanted!r} is not in {seen}")
 
 
 class CommandLineTests(SynchronousTestCase):

@@ -31,7 +31,7 @@ class FakeSource:
 
     def ask(self, question: Question, *, recheck: bool = False) -> Deferred[Answer]:
         self.asked.append((question, recheck))
-        answer: Deferred[Answer] = Deferred()
+        answer: Deferred[Answer] = Deferred(lambda it: it.callback(GONE))
         self.open.append(answer)
         return answer
 
@@ -149,7 +149,7 @@ class AskedSourceTests(SynchronousTestCase):
         self.assertIs(self.successResultOf(self.source.ask(who())), ALLOWED)
 
     def test_close(self) -> None:
-        """The end refuses who still waits, and logs nothing."""
+        """The end refuses who still waits, whatever is open to fail, and logs nothing."""
         asked = [self.source.ask(who(number)) for number in range(AT_ONCE + 3)]
         self.source.close()
         self.assertTrue(self.fake.closed)

@@ -45,6 +45,7 @@ class LocalAPITests(TestCase):
         """Two hundred and JSON is a yes, 404 a no, everything else neither."""
         table = {
             respond(b"null"): ALLOWED,
+            b"HTTP/1.0 200 OK\r\n\r\n{}" + CLOSE: ALLOWED,
             respond(b'{"Node":{"x":"' + b"y" * 100_000 + b'"}}'): ALLOWED,
             UNKNOWN: DENIED,
             respond(b"[]"): FAULT,
