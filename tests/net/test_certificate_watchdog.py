@@ -1,0 +1,88 @@
+"""What clients, log and debug page are told of a served certificate."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from derp.core.health import Health
+from derp.net.certificate_status import CertificateStatus
+from derp.net.certificate_watchdog import LOOK_S, CertificateWatchdog, expiry_note
+
+DAY = 86400.0
+
+
+class CertificateWatchdogTests(SynchronousTestCase):
+    """See :class:`derp.net.certificate_watchdog.CertificateWatchdog`."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.status = CertificateStatus("a.test", "acme", 0.0, 90 * DAY)
+        self.ticks: list[float] = []
+        self.health = Health(tuple)
+        self.watchdog = CertificateWatchdog(
+            self.clock, lambda: [self.status], self.health, self.tick
+        )
+        self.said: list[str] = []
+        from derp.net import certificate_watchdog
+
+        class Log:
+            def warn(log, format: str, text: str) -> None:
+                self.said.append(text)
+
+            failure = certificate_watchdog.log.failure
+
+        self.patch(certificate_watchdog, "log", Log())
+        self.watchdog.startService()
+        self.addCleanup(self.watchdog.stopService)
+
+    def tick(self) -> None:
+        """Count, and fail if the test wants it."""
+        self.ticks.append(self.clock.seconds())
+        if self.clock.seconds() == 7 * LOOK_S:
+            raise ZeroDivisionError
+
+    def test_end_of_life(self) -> None:
+        """Quiet, then told within a day of the end, logged once a day, mended at once."""
+        self.clock.advance(89 * DAY - LOOK_S)
+        self.assertEqual((self.health.text, self.said), ("", []))
+        self.clock.advance(LOOK_S)
+        self.assertIn("(a.test) expires in 24 h and is not renewed", self.health.text)
+        self.clock.pump([3600.0] * 23)
+        self.assertEqual(len(self.said), 1)
+        self.clock.advance(3600)
+        self.assertIn("(a.test) has expired", self.health.text)
+        self.assertEqual(len(self.said), 2)
+        self.status.not_after = 200 * DAY
+        self.watchdog.check()
+        self.assertEqual(self.health.text, "")
+
+    def test_none_yet(self) -> None:
+        """A certificate that was never got is nobody's health: nobody can be connected."""
+        self.status.not_before = self.status.not_after = None
+        self.watchdog.check()
+        self.assertEqual(self.health.text, "")
+        self.assertEqual(expiry_note(self.status, 0.0), "")
+
+    def test_self_signed(self) -> None:
+        """From 60 days ahead the log and the page say what to do; clients not before the end."""
+        self.status.source, self.status.not_after = "self-signed", 3650 * DAY
+        self.clock.advance(3589 * DAY)
+        self.assertEqual(self.said, [])
+        self.clock.advance(1 * DAY + LOOK_S)
+        self.assertIn("change CertName in the DERP map", self.said[0])
+        self.assertEqual(self.health.text, "")
+        self.assertIn("CertName", expiry_note(self.status, self.clock.seconds()))
+        self.clock.advance(59.5 * DAY)
+        self.assertIn("expires in", self.health.text)
+
+    def test_a_failing_tick_is_no_end(self) -> None:
+        """Whatever goes wrong in looking for due certificates, it is looked again."""
+        self.clock.pump([LOOK_S] * 10)
+        self.assertEqual(len(self.ticks), 11)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_stop(self) -> None:
+        """Nothing ticks any more."""
+        self.watchdog.stopService()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
