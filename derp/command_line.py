@@ -22,10 +22,12 @@ from derp.environment import read_knobs
 from derp.errors import ConfigError
 from derp.flags import FLAGS
 from derp.goflag import FlagValues, Value
+from derp.limit_flags import limit_fields, limit_notices, place_fields
 from derp.mesh_key_file import find_mesh_key, mesh_key_path
 from derp.net.admission_url import check_url
 from derp.net.key_file import key_path
 from derp.net.mesh_peers import parse_peers
+from derp.net.setec import check_setec_url
 from derp.quoting import quoted
 
 DEV_PORT: Final = 3340
@@ -40,17 +42,8 @@ MIN_REVERIFY: Final = 1.0
 MAX_REVERIFY: Final = 366 * 86400.0
 """Seconds; our own bounds."""
 
-_MESH_FILE: Final = "use --mesh-psk-file"
-_LEAVE_OUT: Final = "leave it out"
 
-NOT_BUILT: Final[dict[str, str]] = {
-    "secrets-url": _MESH_FILE,
-    "secrets-path-prefix": _MESH_FILE,
-    "secrets-cache-dir": _MESH_FILE,
-    "accept-connection-limit": _LEAVE_OUT,
-    "accept-connection-burst": _LEAVE_OUT,
-    "rate-config": _LEAVE_OUT,
-}
+NOT_BUILT: Final[dict[str, str]] = {}
 """Flags of derper that are refused unless they have their default, and what to do instead."""
 
 
@@ -86,7 +79,6 @@ def config_from_flags(
         host=host,
         port=port,
         http_port=_http_port(flags),
-        stun_port=check_port("--stun-port", flags.int("stun-port")),
         key_file="" if dev else _key_file(flags, is_root),
         certmode=certmode,
         certdir=certdir,
@@ -101,6 +93,9 @@ def config_from_flags(
         mesh_key=mesh_key,
         mesh_psk_file=mesh_key_path(flags, environ),
         mesh_with=_mesh_with(flags),
+        secrets_url="" if dev else _secrets_url(flags),
+        secrets_path_prefix=flags.text("secrets-path-prefix"),
+        secrets_cache_dir=_secrets_cache(flags, environ),
         mesh_with_file=flags.text("mesh-with-file"),
         mesh_ca_file=flags.text("mesh-ca-file"),
         verify_clients=flags.bool("verify-clients"),
@@ -110,6 +105,8 @@ def config_from_flags(
         allow_clients=flags.text("allow-clients"),
         verify_policy=_verify_policy(flags),
         reverify_interval=_reverify_interval(flags),
+        **limit_fields(flags),
+        **place_fields(flags, tls, resolve),
         tcp_keepalive_time=_duration(flags, "tcp-keepalive-time", MAX_KEEPALIVE_TIME),
         tcp_user_timeout=_duration(flags, "tcp-user-timeout", MAX_USER_TIMEOUT, least=0.0),
         tcp_write_timeout=_duration(flags, "tcp-write-timeout", MAX_USER_TIMEOUT, least=0.0),
@@ -119,6 +116,7 @@ def config_from_flags(
         notices=(
             *_notices(flags, tls),
             *acme_notices(flags, certmode, tls),
+            *limit_notices(flags),
             *mesh_notices,
             *skipped,
         ),
@@ -204,6 +202,20 @@ def _home(flags: FlagValues) -> str:
         f"--home: unknown value {quoted(home)}: leave it out, or give blank or a URL "
         "(http:// or https://) to redirect to"
     )
+
+
+def _secrets_url(flags: FlagValues) -> str:
+    url = flags.text("secrets-url")
+    return check_setec_url(url) if url else ""
+
+
+def _secrets_cache(flags: FlagValues, environ: Mapping[str, str]) -> str:
+    """The file that caches secrets; only needed, and so only named, if there are any."""
+    path = flags.text("secrets-cache-dir")
+    if path or flags.given("secrets-cache-dir"):
+        return path
+    home = environ.get("HOME", "") if flags.text("secrets-url") else ""
+    return os.path.join(home, ".cache", "derper-secrets") if home else ""
 
 
 def _mesh_with(flags: FlagValues) -> tuple[MeshPeer, ...]:

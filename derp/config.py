@@ -39,6 +39,28 @@ class MeshPeer:
     """``sha256-raw:<hex>``: accept exactly this certificate."""
 
 
+class PlaceKind(StrEnum):
+    """Sorts of places in ``--listen``."""
+
+    TCP = "tcp"
+    TLS = "tls"
+    UNIX = "unix"
+    FD = "fd"
+
+
+@dataclass(frozen=True, slots=True)
+class ListeningPlace:
+    """One place to listen."""
+
+    kind: PlaceKind
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    fd: int = -1
+    tls: bool = False
+    """Whether TLS is spoken there; an inherited descriptor does as the main port."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DebugKnobs:
     """The environment variables of derper (spec: flags-config-certs §7) that change a run."""
@@ -110,10 +132,10 @@ class Config:
     """PEM file of roots that mesh peers' certificates may lead to, besides the system's."""
     secrets_url: str = ""
     """setec server that holds the mesh key."""
-    secret_name: str = ""
-    """What the mesh key is called there."""
-    secrets_cache_file: str = ""
-    """Where it is kept between runs; empty is nowhere."""
+    secrets_path_prefix: str = "prod/derp"
+    """What its name there begins with; ``/meshkey`` follows."""
+    secrets_cache_dir: str = ""
+    """The file where it is kept between runs; empty is nowhere."""
     mesh_psk_file: str = ""
     """Where :attr:`mesh_key` was read; empty if it was not read from a file."""
     verify_clients: bool = False
@@ -128,6 +150,23 @@ class Config:
     """Seconds; 0 is never."""
     accept_connection_limit: float = math.inf
     accept_connection_burst: int = NO_BURST_LIMIT
+    rate_config: str = ""
+    """JSON file; what it names takes the place of the flags for limits."""
+    server_rate_limit: int = 0
+    """Bytes per second; 0 is no limit, here and in the next four."""
+    max_handshakes: int = 0
+    max_clients: int = 0
+    max_clients_per_ip: int = 0
+    monthly_quota: int = 0
+    quota_state: str = ""
+    """Empty is ``derper.quota`` beside the key file; with ``dev`` nothing is remembered."""
+    listen: tuple[ListeningPlace, ...] = ()
+    """Besides ``-a``."""
+    stun_host: str | None = None
+    """Host part of ``--stun-addr``; ``None`` is that of ``-a``."""
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    trust_unix_sockets: bool = False
+    """``unix`` in ``--trusted-proxies``."""
     tcp_keepalive_time: float = 600.0
     """Idle seconds before the first probe; 0 is 15 s (Go's default), negative is off."""
     tcp_user_timeout: float = 15.0

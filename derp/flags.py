@@ -33,6 +33,22 @@ LISTENING: Final = (
     Flag("http-port", Kind.INT, 80, "Port for plain HTTP beside TLS, on the same IP; -1 is off."),
     Flag("stun", Kind.BOOL, True, "Answer STUN."),
     Flag("stun-port", Kind.INT, 3478, "UDP port for STUN, on the same IP as -a."),
+    Flag("stun-addr", Kind.STRING, "", "Address for STUN (host:port) when it is not that of -a."),
+    Flag(
+        "listen",
+        Kind.STRINGS,
+        (),
+        "One more place to serve what -a serves: tls:host:port, tcp:host:port (without TLS), "
+        "unix:path (without TLS) or fd:number, a listening socket inherited from whoever started "
+        "us, which speaks TLS if -a does.",
+    ),
+    Flag(
+        "trusted-proxies",
+        Kind.STRING,
+        "",
+        "Networks of proxies, comma-separated, that may say who their client is: by a PROXY "
+        "header (version 1 or 2), X-Forwarded-For or X-Real-IP. unix stands for unix sockets.",
+    ),
     Flag(
         "derp",
         Kind.BOOL,
@@ -179,18 +195,23 @@ MESH: Final = (
         "",
         "PEM file of CA certificates that the other relays' may lead to, besides the system's.",
     ),
-    Flag("secrets-url", Kind.STRING, "", "setec server that holds the mesh key. Not built yet."),
+    Flag(
+        "secrets-url",
+        Kind.STRING,
+        "",
+        "URL of a setec server that holds the mesh key; it is asked until it gives it.",
+    ),
     Flag(
         "secrets-path-prefix",
         Kind.STRING,
         "prod/derp",
-        "Prefix of the mesh key's name in setec. Not built yet.",
+        "What the name of the mesh key in setec begins with; /meshkey follows.",
     ),
     Flag(
         "secrets-cache-dir",
         Kind.STRING,
         "",
-        "File that caches setec secrets. Not built yet.",
+        "File (not directory) that keeps the mesh key of setec between runs.",
         "$HOME/.cache/derper-secrets",
     ),
 )
@@ -249,16 +270,59 @@ LIMITS: Final = (
         "accept-connection-limit",
         Kind.FLOAT,
         math.inf,
-        "New connections per second. Not built yet.",
+        "New connections per second; what comes beyond that is closed at once.",
         "+Inf",
     ),
     Flag(
         "accept-connection-burst",
         Kind.INT,
         NO_BURST_LIMIT,
-        "New connections at once. Not built yet.",
+        "New connections at once.",
+        "one second's worth",
     ),
-    Flag("rate-config", Kind.STRING, "", "JSON file of rate limits. Not built yet."),
+    Flag(
+        "max-handshakes",
+        Kind.INT,
+        0,
+        "Connections at a time that have not come to a request yet; 0 is no limit.",
+    ),
+    Flag("max-clients", Kind.INT, 0, "Logged-in clients; 0 is no limit."),
+    Flag(
+        "max-clients-per-ip",
+        Kind.INT,
+        0,
+        "Logged-in clients from one IPv4 address or IPv6 /64 network; 0 is no limit.",
+    ),
+    Flag(
+        "rate-config",
+        Kind.STRING,
+        "",
+        "JSON file of limits, read again when it changes and on SIGHUP. derper's "
+        "PerClientRateLimitBytesPerSec and PerClientRateBurstBytes, and every other limit: "
+        "ServerRateLimitBytesPerSec, ServerRateBurstBytes, AcceptConnectionLimit, "
+        "AcceptConnectionBurst, MaxHandshakes, MaxClients, MaxClientsPerIP, MonthlyQuota. "
+        "What it names takes the place of the flag; 0 removes a limit.",
+    ),
+    Flag(
+        "server-rate-limit",
+        Kind.STRING,
+        "",
+        "What all clients together may send per second, such as 10MB; shared fairly.",
+    ),
+    Flag(
+        "monthly-quota",
+        Kind.STRING,
+        "",
+        "Volume per calendar month (UTC), in and out together, such as 500GB or 2TiB. When it is "
+        "used up nothing is relayed until the next month; STUN goes on.",
+    ),
+    Flag(
+        "quota-state",
+        Kind.STRING,
+        "",
+        "File that remembers the month's volume.",
+        "derper.quota beside the key file",
+    ),
     Flag(
         "tcp-keepalive-time",
         Kind.DURATION,

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, DeferredList
@@ -19,7 +20,7 @@ from twisted.logger import Logger
 
 from derp import __version__
 from derp.certificate_service import certificate_service
-from derp.config import CertMode, Config
+from derp.config import CertMode, Config, ListeningPlace, PlaceKind
 from derp.core.bootstrap_dns import BootstrapDNS
 from derp.core.limits import Limits, accept_limits
 from derp.core.listener_stats import ListenerStats
@@ -38,8 +39,8 @@ from derp.net.drop_log import DropLog
 from derp.net.entrance import Entrance
 from derp.net.hub import Hub
 from derp.net.hub_readers import HubReaders
-from derp.net.listening import Listener
 from derp.net.key_file import load_server_key
+from derp.net.listening import Listener
 from derp.net.mesh_key import read_mesh_key
 from derp.net.mesh_service import MeshService
 from derp.net.metric_sources import Sources
@@ -63,6 +64,9 @@ from derp.wire.keys import generate_private
 from derp.wire.node_json import RelayNode
 
 log = Logger(namespace="derp")
+
+QUOTA_STATE: Final = "derper.quota"
+"""Beside the key file: what ``--quota-state`` is if it is not given."""
 
 
 class RelayService(MultiService):
@@ -112,10 +116,14 @@ class RelayService(MultiService):
         )
         self.stun_stats = STUNStats()
         self.stun = (
-            STUNServer(HubReaders(self.hub), config.host, config.stun_port, self.stun_stats)
+            STUNServer(HubReaders(self.hub), self._stun_host, config.stun_port, self.stun_stats)
             if config.stun
             else None
         )
+        self.proxies = TrustedProxies(config.trusted_proxies, unix=config.trust_unix_sockets)
+        self.entrance = Entrance(self.hub, self.wheel, self.limits.door, self.proxies)
+        no_limits = Door(Limits(), 0.0)
+        self.side_entrance = Entrance(self.hub, self.wheel, no_limits, self.proxies)
         self.certificates = certificate_service(config, reactor, self.relay, self.reloader)
         if self.certificates is not None:
             self.certificates.setServiceParent(self)
@@ -148,6 +156,8 @@ class RelayService(MultiService):
                 ReloadableFile(name="rate_config", flag="--rate-config", paths=(path,), load=load)
             )
         state = Path(config.quota_state) if config.quota_state else None
+        if state is None and config.key_file:
+            state = Path(config.key_file).with_name(QUOTA_STATE)
         self.quota = VolumeQuota(reactor, self.relay, limits, state)
         self.quota.setServiceParent(self)
         return limits

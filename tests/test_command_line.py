@@ -128,7 +128,29 @@ WHOLE: dict[str, Config] = {
     "--dev --metrics-addr [::1]:9100": replace(DEV, metrics_addr="[::1]:9100"),
     "--dev --metrics-addr :9100": replace(DEV, metrics_addr=":9100"),
     "--dev --verify-clients=false --verify-client-url= --accept-connection-limit inf": DEV,
-    "--dev --accept-connection-burst 9223372036854775807 --mesh-with=": DEV,
+    "--dev --mesh-with=": DEV,
+    "-a :80 --secrets-url http://a.test/ --secrets-cache-dir /c --mesh-psk-file /k": replace(
+        PLAIN,
+        secrets_url="http://a.test",
+        secrets_cache_dir="/c",
+        notices=(
+            *PLAIN.notices,
+            "--secrets-url holds the mesh key: --mesh-psk-file has no effect",
+        ),
+    ),
+    "-a :80 --secrets-url http://a.test --secrets-path-prefix p": replace(
+        PLAIN,
+        secrets_url="http://a.test",
+        secrets_path_prefix="p",
+        secrets_cache_dir="/nonexistent/home/.cache/derper-secrets",
+    ),
+    "--dev --secrets-url http://a.test": replace(
+        DEV,
+        secrets_cache_dir="/nonexistent/home/.cache/derper-secrets",
+        notices=(
+            "--dev takes the mesh key from TAILSCALE_DERPER_MESH_KEY: --secrets-url has no effect",
+        ),
+    ),
     "--dev --mesh-with a.test,b.test:8443/192.0.2.1 --mesh-with-file /f --mesh-ca-file /c": replace(
         DEV,
         mesh_with=(
@@ -207,17 +229,17 @@ REFUSED: dict[str, str] = {
     "--dev --reverify-interval 1ms": "--reverify-interval: 1ms is too short: give at least 1s",
     "--dev --reverify-interval -1s": "--reverify-interval: -1s is negative",
     "--dev --reverify-interval 9000h": "--reverify-interval: 9000h0m0s is too long",
-    "--dev --rate-config /r": "--rate-config is not built yet",
     "--dev --mesh-with a.test,": '--mesh-with: "" is no relay to mesh with: write it as',
     "--dev --mesh-with a.test/b/c": '--mesh-with: "a.test/b/c" is no relay to mesh with',
     "--dev --mesh-with a.test#pin": "a pin is sha256-raw: and 64 hex digits",
-    "--dev --secrets-url http://a.test": "--secrets-url is not built yet: use --mesh-psk-file",
-    "--dev --secrets-path-prefix p": NOT_YET,
-    "--dev --secrets-cache-dir c": NOT_YET,
-    "--dev --accept-connection-limit 5": "--accept-connection-limit is not built yet",
-    "--dev --accept-connection-burst 5": "--accept-connection-burst is not built yet",
+    "-a :80 --secrets-url a.test": '--secrets-url: "a.test" is no http:// or https:// URL',
+    "-a :80 --secrets-url http://:80/": "--secrets-url: ",
     "-a :80 --mesh-psk-file /nonexistent/key": '--mesh-psk-file: cannot read "/nonexistent/key"',
 }
+
+
+SIZES = ("server-rate-limit", "monthly-quota")
+"""Flags whose text is a number of bytes in the configuration."""
 
 
 class ConfigFromFlagsTests(SynchronousTestCase):
@@ -247,7 +269,12 @@ class ConfigFromFlagsTests(SynchronousTestCase):
     def test_every_flag_has_a_field(self) -> None:
         """A flag that is neither refused nor kept would be silently ignored."""
         kept = set(Config.__dataclass_fields__)
-        elsewhere = {"a": "port", "c": "key_file", "mesh-psk-file": "mesh_key"}
+        elsewhere = {
+            "a": "port",
+            "c": "key_file",
+            "mesh-psk-file": "mesh_key",
+            "stun-addr": "stun_host",
+        }
         for flag in FLAGS:
             if flag.name not in NOT_BUILT and flag.name not in ("version", "check-config"):
                 self.assertIn(elsewhere.get(flag.name, flag.name.replace("-", "_")), kept)
@@ -288,7 +315,7 @@ class ConfigFromFlagsTests(SynchronousTestCase):
             if (
                 field is None
                 or flag.default_text
-                or flag.name in ("tls", "accept-connection-limit")
+                or flag.name in ("tls", "accept-connection-limit", *SIZES)
             ):
                 continue
             default = () if field.default == () and flag.default == "" else flag.default

@@ -23,6 +23,7 @@ LAYERS = {
     "derp.environment": 4,
     "derp.flags": 4,
     "derp.goflag": 4,
+    "derp.limit_flags": 4,
     "derp.mesh_key_file": 4,
     "derp.tap": 4,
     "twisted.plugins": 5,

@@ -47,6 +47,11 @@ def peer_ip(request: IRequest) -> str:
     return host if isinstance(host, str) else ""
 
 
+def _via_trusted_proxy(request: IRequest) -> bool:
+    """Whether its address is the client's own, by the word of a proxy we trust."""
+    return getattr(request, "via_trusted_proxy", False) is True
+
+
 class DebugAccess:
     """
     The rules of one server.
@@ -61,7 +66,7 @@ class DebugAccess:
         """Whether this requester may see debug pages."""
         if self._has_key(request):
             return True
-        if first_header(request, b"X-Forwarded-For"):
+        if first_header(request, b"X-Forwarded-For") and not _via_trusted_proxy(request):
             return False
         text = peer_ip(request)
         try:

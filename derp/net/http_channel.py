@@ -8,6 +8,7 @@ that; Go joins them), more than 500 header lines are a bad request, and lines mu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -45,6 +46,8 @@ class BoundedChannel(http.HTTPChannel):
         self._idle = False
         self._closing = False
         self._congested = False
+        self.arrived: Callable[[], None] | None = None
+        """Called at the first request."""
 
     def connectionMade(self) -> None:
         self.deadlines.await_request()
@@ -105,6 +108,9 @@ class BoundedChannel(http.HTTPChannel):
             return
         self._header_size = 0
         self.deadlines.await_response()
+        arrived, self.arrived = self.arrived, None
+        if arrived is not None:
+            arrived()
         super().allContentReceived()
 
     def requestDone(self, request: http.Request) -> None:

@@ -21,7 +21,10 @@ from derp.core.tls_request_stats import TLSRequestStats
 from derp.net.certificate_status import CertificateStatus
 from derp.net.mesh_link import MeshLink
 from derp.net.process_info import resident_bytes, shown_command_line
+from derp.net.relay_limits import RelayLimits
 from derp.net.reload import ReloadableFile
+from derp.net.trusted_proxies import ProxyStats
+from derp.net.volume_quota import VolumeQuota
 
 
 def _none() -> int:
@@ -66,6 +69,11 @@ class Sources:
     admission: AdmissionStats = field(default_factory=AdmissionStats)
     check_self: Callable[[], Deferred[list[str]]] = _no_problem
     """Looks whether admission works; gives what does not."""
+    limits: RelayLimits | None = None
+    limits_file: bool = False
+    """Whether ``--rate-config`` was given; only then derper has variables of it."""
+    quota: VolumeQuota | None = None
+    proxies: ProxyStats | None = None
     version: str = __version__
     machine: str = field(default_factory=socket.gethostname)
     command_line: Sequence[str] = field(default_factory=_command_line)

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from derp.core.connection import Connection, RemoteAddress
+    from derp.core.intake import Intake
     from derp.core.relay import Relay
+    from derp.net.relay_limits import RelayLimits
     from derp.net.timer_wheel import TimerWheel, WheelEntry
 
 log = Logger(namespace="derp")
@@ -61,6 +63,7 @@ class RelayServer:
     :param clock: where time comes from; also sets :attr:`Relay.now`.
     :param write_timeout_s: how long a client whose socket is full may take no byte
         (``--tcp-write-timeout``); 0 is for ever.
+    :param limits: how much there is for whom; without them as much as anybody wants.
     :param admission: asked for each login but a mesh peer's; fires with ``None`` to admit or
         with the reason to refuse. Without it everybody is admitted.
     """
@@ -72,6 +75,7 @@ class RelayServer:
         wheel: TimerWheel,
         *,
         write_timeout_s: float = 2.0,
+        limits: RelayLimits | None = None,
         admission: Callable[[LoginRequest], Deferred[str | None]] | None = None,
         debug_logs: bool = False,
         prober_debug_logs: bool = False,
@@ -80,6 +84,7 @@ class RelayServer:
         self.wheel = wheel
         self.clock = clock
         self.write_timeout_s = write_timeout_s
+        self.limits = limits
         self.admission = admission
         self.debug_logs = debug_logs
         self.prober_debug_logs = prober_debug_logs
@@ -127,6 +132,7 @@ class RelayProtocol:
         "_held",
         "_keep_alive",
         "_keep_alive_s",
+        "_receive",
         "_server",
         "_session",
         "_socket_full",
@@ -162,6 +168,8 @@ class RelayProtocol:
             new_nonce=_new_nonce,
             ask_admission=self._ask_admission,
         )
+        self._receive: Callable[[bytearray, memoryview, int], int] = self._session.receive
+        """Where bytes go: to the session, or to what limits it."""
 
     # -- connecting ------------------------------------------------------------------------
 
@@ -175,6 +183,8 @@ class RelayProtocol:
             getattr(transport, "write_through", None) or self._write_copy
         )
         server.protocols.add(self)
+        if server.limits is not None:
+            server.limits.met(self)
         transport.registerProducer(self, True)
         head, self._head = self._head, b""
         transport.write(head + server.relay.greeting)
@@ -197,7 +207,11 @@ class RelayProtocol:
         self.close(f"receive client key: nothing complete within {LOGIN_S:.0f} s")
 
     def _ask_admission(self, request: LoginRequest) -> None:
-        admission = self._server.admission
+        limits, admission = self._server.limits, self._server.admission
+        refusal = None if limits is None else limits.judge(request)
+        if refusal is not None:
+            self._session.refuse(refusal)
+            return
         if request.is_mesh or admission is None:
             self._admit()
             return
@@ -239,6 +253,8 @@ class RelayProtocol:
         conn = session.conn
         if conn is None:
             return
+        if self._server.limits is not None:
+            self._server.limits.entered(conn)
         conn.write = self.transport.write  # packets come here without another call between
         self._cancel_deadline()
         if self._socket_full:
@@ -269,7 +285,7 @@ class RelayProtocol:
             self.dataReceived(bytes(view[:end]))
             return end
         try:
-            return self._session.receive(buf, view, end)
+            return self._receive(buf, view, end)
         except ProtocolError as error:
             self._server.relay.stats.protocol_errors += 1
             self.close(describe_fault(self._session, error))
@@ -295,6 +311,28 @@ class RelayProtocol:
             self._held = held
             if len(held) > MAX_UNREAD:
                 self.close(f"client sent {len(held)} bytes more before it was admitted")
+
+    # -- what limits ask -------------------------------------------------------------------
+
+    @property
+    def session(self) -> Session:
+        """See :class:`derp.net.throttle.ThrottledProtocol`."""
+        return self._session
+
+    def set_intake(self, intake: Intake | None) -> None:
+        """See :class:`derp.net.throttle.ThrottledProtocol`."""
+        self._receive = self._session.receive if intake is None else intake.receive
+
+    def hold_back(self) -> None:
+        """See :class:`derp.net.throttle.ThrottledProtocol`."""
+        self.transport.pauseProducing()
+
+    def read_on(self) -> None:
+        """See :class:`derp.net.throttle.ThrottledProtocol`."""
+        if self._goodbye is None and self._admission is None:
+            self.transport.resumeProducing()
+            if self._held:
+                self.dataReceived(b"")  # which may hold back again
 
     # -- what the core asks (PeerSink) -----------------------------------------------------
 
@@ -372,6 +410,9 @@ class RelayProtocol:
         server = self._server
         server.protocols.discard(self)
         session, self._session = self._session, SESSION_OVER
+        self._receive = SESSION_OVER.receive
+        if server.limits is not None:
+            server.limits.left(self, session.conn)
         text = self._goodbye
         if text is None:
             text = self._goodbye = describe_loss(session, reason)

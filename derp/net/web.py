@@ -17,6 +17,7 @@ from twisted.web.server import Site
 
 from derp.config import Config
 from derp.core.bootstrap_dns import BootstrapDNS
+from derp.core.lifecycle import Lifecycle, always_ready
 from derp.core.tls_request_stats import TLSRequestStats
 from derp.net.ace import ConnectDisabled, ConnectResource, EndpointFor
 from derp.net.bootstrap_dns import BootstrapDNSResource
@@ -26,7 +27,9 @@ from derp.net.http_deadlines import MAIN_RESPONSE_S, PLAIN_RESPONSE_S, HTTPTimin
 from derp.net.mux import Mux, Routes
 from derp.net.pages import DERPDisabled, NoContent, Probe, Robots, home_for
 from derp.net.plain_port import PlainRoutes
+from derp.net.readiness import WhileMeasurable, readiness_pages
 from derp.net.timer_wheel import TimerWheel
+from derp.net.trusted_proxies import TrustedProxies
 from derp.net.upgrade import UpgradableChannel
 from derp.net.web_request import WebRequest
 
@@ -51,6 +54,9 @@ class SiteParts:
     """Where CONNECT goes; see :func:`derp.net.ace.hostname_endpoints`."""
     tls_stats: TLSRequestStats = field(default_factory=TLSRequestStats)
     websocket_stats: WebSocketStats = field(default_factory=WebSocketStats)
+    lifecycle: Lifecycle = field(default_factory=always_ready)
+    proxies: TrustedProxies | None = None
+    """Whose word about the client's address is believed."""
 
 
 class MainRoutes(Mux):
@@ -79,6 +85,8 @@ class WebSite(Site):
 
     requestFactory = WebRequest
     noisy = False
+
+    proxies: TrustedProxies | None = None
 
     def __init__(self, routes: Routes, timing: HTTPTiming, tls_stats: TLSRequestStats) -> None:
         # twisted.web's own timeout is off: ours are absolute.
@@ -126,14 +134,16 @@ def main_routes(parts: SiteParts) -> MainRoutes:
         connect = ConnectDisabled()
         if config.ace:
             connect = ConnectResource(parts.clock, parts.wheel, parts.dial)
+    probe = WhileMeasurable(Probe(), parts.lifecycle)
     routes = {
         "/derp": derp,
-        "/derp/probe": Probe(),
-        "/derp/latency-check": Probe(),
+        "/derp/probe": probe,
+        "/derp/latency-check": probe,
         "/bootstrap-dns": BootstrapDNSResource(parts.bootstrap),
-        "/generate_204": NoContent(),
+        "/generate_204": WhileMeasurable(NoContent(), parts.lifecycle),
         "/robots.txt": Robots(),
         "/": home_for(config, access),
+        **readiness_pages(parts.lifecycle),
         **guard(parts.debug_pages, access, dev=config.dev),
     }
     return MainRoutes(routes, connect)
@@ -146,7 +156,9 @@ def build_main_site(parts: SiteParts) -> WebSite:
     :raises ConfigError: if ``--home`` makes no sense.
     """
     timing = HTTPTiming(parts.clock, parts.wheel, MAIN_RESPONSE_S)
-    return WebSite(main_routes(parts), timing, parts.tls_stats)
+    site = WebSite(main_routes(parts), timing, parts.tls_stats)
+    site.proxies = parts.proxies
+    return site
 
 
 def build_plain_site(
@@ -159,5 +171,8 @@ def build_plain_site(
     :param challenges: answers ACME's HTTP challenges; the token is ``request.postpath[0]``.
     """
     timing = HTTPTiming(parts.clock, parts.wheel, PLAIN_RESPONSE_S)
-    routes = PlainRoutes(main.routes, DebugAccess(parts.config.knobs), challenges)
-    return WebSite(routes, timing, parts.tls_stats)
+    access = DebugAccess(parts.config.knobs)
+    routes = PlainRoutes(main.routes, access, challenges, parts.lifecycle)
+    site = WebSite(routes, timing, parts.tls_stats)
+    site.proxies = parts.proxies
+    return site

@@ -38,6 +38,8 @@ class WebRequest(server.Request):
     channel: UpgradableChannel
     site: Any
     transport: Any
+    via_trusted_proxy = False
+    """Whether a proxy we trust has said who the client is."""
     _tls_stats: TLSRequestStats | None = None
     _tls_label = ""
     _body_size = 0
@@ -54,6 +56,7 @@ class WebRequest(server.Request):
 
     def process(self) -> None:
         self.site = self.channel.site
+        self._find_client()
         self._count_tls()
         try:
             fault = self._read_target()
@@ -65,6 +68,13 @@ class WebRequest(server.Request):
                 self.render(self.site.resource_for(self))
         except Exception:
             self._fail(Failure())
+
+    def _find_client(self) -> None:
+        proxies = self.site.proxies
+        if proxies is not None:
+            client = proxies.client_of(self.requestHeaders, self.client)
+            self.via_trusted_proxy = client is not self.client
+            self.client = client
 
     def _fail(self, failure: Failure) -> None:
         channel = self.channel

@@ -1,0 +1,128 @@
+"""
+What happens to a connection between ``accept`` and its protocol.
+
+::
+
+    door (limits) → PROXY header, from trusted proxies → TLS, or not → HTTP
+
+It is *on its way* from the door to its first request; ``--max-handshakes`` bounds how many are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from derp.net.proxy_greeting import ProxyGreeting
+from derp.net.socket_address import address_of
+from derp.net.tls_transport import TLSTransport
+from derp.net.transport import StreamTransport
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from derp.core.listener_stats import ListenerStats
+    from derp.core.occupancy import Door
+    from derp.net.certificates import CertificateChooser
+    from derp.net.hub import Hub
+    from derp.net.port import Greeter
+    from derp.net.timer_wheel import TimerWheel
+    from derp.net.trusted_proxies import TrustedProxies
+    from derp.net.web import WebSite
+
+
+class Ticket:
+    """One connection's place among those on their way; given back once."""
+
+    __slots__ = ("_door",)
+
+    def __init__(self, door: Door) -> None:
+        self._door: Door | None = door
+
+    def give_back(self) -> None:
+        """It has arrived, or is gone. Harmless twice."""
+        door, self._door = self._door, None
+        if door is not None:
+            door.passed()
+
+
+class Entrance:
+    """
+    Makes greeters for listening ports.
+
+    :param door: counts those who are on their way.
+    :param proxies: whose word about addresses is believed.
+    """
+
+    def __init__(self, hub: Hub, wheel: TimerWheel, door: Door, proxies: TrustedProxies) -> None:
+        self._hub = hub
+        self._wheel = wheel
+        self._door = door
+        self._proxies = proxies
+
+    def opens(self) -> bool:
+        """Whether one more connection may come in; to be asked at each ``accept``."""
+        return self._door.opens(self._hub.reactor.seconds())
+
+    def greeter(
+        self, site: WebSite, stats: ListenerStats, chooser: CertificateChooser | None
+    ) -> Greeter:
+        """
+        Make what takes a port's connections.
+
+        :param chooser: of certificates; ``None`` is a port without TLS.
+        """
+
+        def greet(sock: socket.socket, peer: Any) -> None:
+            ticket = Ticket(self._door)
+            try:
+                if self._proxies and self._proxies.trusts(address_of(peer)):
+                    self._ask_proxy(sock, peer, ticket, enter)
+                else:
+                    enter(sock, peer, ticket)
+            except Exception:
+                ticket.give_back()
+                raise
+
+        def enter(sock: socket.socket, peer: Any, ticket: Ticket) -> None:
+            if chooser is None:
+                plain = StreamTransport(self._hub, self._wheel, sock, peer)
+                plain.on_end = ticket.give_back
+                plain.start(_channel(site, ticket))
+                return
+            secure = TLSTransport(
+                self._hub,
+                self._wheel,
+                sock,
+                peer,
+                chooser=chooser,
+                build=lambda _: _channel(site, ticket),
+                stats=stats,
+            )
+            secure.on_end = ticket.give_back
+            secure.begin()
+
+        return greet
+
+    def _ask_proxy(
+        self,
+        sock: socket.socket,
+        peer: Any,
+        ticket: Ticket,
+        enter: Callable[[socket.socket, Any, Ticket], None],
+    ) -> None:
+        ProxyGreeting(
+            self._hub,
+            self._wheel,
+            sock,
+            peer,
+            stats=self._proxies.stats,
+            greet=lambda sock, client: enter(sock, client, ticket),
+            closed=ticket.give_back,
+        )
+
+
+def _channel(site: WebSite, ticket: Ticket) -> Any:
+    channel = site.buildProtocol(None)
+    channel.arrived = ticket.give_back
+    return channel
