@@ -1,10 +1,11 @@
 """
 Where the mesh key comes from: the secret that relays of one mesh show each other.
 
-==========  ==========================================================================
-``--dev``   environment variable ``TAILSCALE_DERPER_MESH_KEY``, and nothing else
-otherwise   ``--mesh-psk-file``; if not given, the first file of derper's that exists
-==========  ==========================================================================
+=================  ===================================================================
+``--dev``          environment variable ``TAILSCALE_DERPER_MESH_KEY``, and nothing else
+``--secrets-url``  the setec server, later (:mod:`derp.net.mesh_secret`)
+otherwise          ``--mesh-psk-file``; if not given, the first file of derper's that exists
+=================  ===================================================================
 
 The text is 64 hex digits with white space around it; nothing at all, or the zero key, is no
 key. The key never appears in an error.
@@ -34,13 +35,15 @@ def find_mesh_key(
     :raises ConfigError: if the file cannot be read, or what it holds is no key.
     """
     if flags.bool("dev"):
-        ignored = (
-            (f"--dev takes the mesh key from {MESH_KEY_VARIABLE}: --mesh-psk-file has no effect",)
-            if flags.text("mesh-psk-file")
-            else ()
+        ignored = tuple(
+            f"--dev takes the mesh key from {MESH_KEY_VARIABLE}: --{name} has no effect"
+            for name in ("secrets-url", "mesh-psk-file")
+            if flags.text(name)
         )
         source = f"environment variable {MESH_KEY_VARIABLE}"
         return parse_mesh_key_text(source, environ.get(MESH_KEY_VARIABLE, "")), ignored
+    if flags.text("secrets-url") and flags.text("mesh-psk-file"):
+        return None, ("--secrets-url holds the mesh key: --mesh-psk-file has no effect",)
     path = mesh_key_path(flags, environ)
     if not path:
         return None, ()
@@ -54,7 +57,7 @@ def find_mesh_key(
 
 def mesh_key_path(flags: FlagValues, environ: Mapping[str, str]) -> str:
     """Which file holds the mesh key; empty if none does."""
-    if flags.bool("dev"):
+    if flags.bool("dev") or flags.text("secrets-url"):
         return ""
     path = flags.text("mesh-psk-file")
     if not path and not flags.given("mesh-psk-file"):

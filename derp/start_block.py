@@ -50,7 +50,9 @@ def start_block(
 def protections(config: Config) -> list[str]:
     """Say which clients and how much of them this relay takes; honest about what is off."""
     lines = _admission(config)
-    if config.mesh_key is not None:
+    if config.secrets_url:
+        lines.append("mesh key: from setec, its holders may watch, forward and close clients")
+    elif config.mesh_key is not None:
         lines.append("mesh key: set, its holders may watch, forward and close clients")
     timeout = config.tcp_write_timeout
     if timeout > 0:

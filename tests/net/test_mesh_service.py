@@ -5,16 +5,45 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from derp.config import Config, MeshPeer
 from derp.errors import ConfigError
-from derp.net.mesh_service import MeshService
+from derp.net import mesh_service
+from derp.net.mesh_service import NO_KEY, MeshService
 from derp.net.reload import Reloader
-from tests.core.fakes import MESH_KEY, make_relay
+from derp.net.secrets_cache import Secret
+from derp.wire.frames import FrameType
+from tests.core.fakes import MESH_KEY, FakeClient, make_relay
 
 A = MeshPeer(name="192.0.2.1", host="192.0.2.1")
+
+
+class ReplacedSetec:
+    """Meanwhile a service asks a test instead of setec; the questions are by name."""
+
+    def __init__(self, case: SynchronousTestCase) -> None:
+        self._case = case
+
+    def __enter__(self) -> dict[str, Deferred[Secret]]:
+        answers: dict[str, Deferred[Secret]] = {}
+
+        class FakeSetec:
+            url = "http://setec.test"
+
+            def __init__(self, reactor: object, url: str) -> None:
+                assert url == self.url
+
+            def get(self, name: str) -> Deferred[Secret]:
+                return answers.setdefault(name, Deferred())
+
+        self._patch = self._case.patch(mesh_service, "Setec", FakeSetec)
+        return answers
+
+    def __exit__(self, *_: object) -> None:
+        self._patch.restore()
 
 
 class MeshServiceTests(SynchronousTestCase):
@@ -27,8 +56,8 @@ class MeshServiceTests(SynchronousTestCase):
 
     def make(self, **fields: object) -> MeshService:
         config = replace(Config(mesh_key=MESH_KEY), **fields)  # type: ignore[arg-type]
-        relay = make_relay(mesh_key=config.mesh_key)
-        return MeshService(self.reactor, relay, config, self.reloader)
+        self.relay = make_relay(mesh_key=config.mesh_key)
+        return MeshService(self.reactor, self.relay, config, self.reloader)
 
     def names(self, service: MeshService) -> list[str]:
         return [link.peer.name for link in service.links]
@@ -66,6 +95,29 @@ class MeshServiceTests(SynchronousTestCase):
         self.assertEqual(self.names(service), ["192.0.2.1", "192.0.2.3"])
         (file,) = self.reloader.files
         self.assertEqual((file.name, file.loads, file.failures), ("mesh_with", 1, 1))
+        service.stopService()
+
+    def test_setec(self) -> None:
+        """The key comes later: until then there are no links, and clients are told."""
+        with ReplacedSetec(self) as answers:
+            service = self.make(mesh_key=None, mesh_with=(A,), secrets_url="http://setec.test")
+        service.startService()
+        client = FakeClient(self.relay, "alice")
+        self.assertEqual(client.take_raw(), [(FrameType.HEALTH, NO_KEY.encode())])
+        self.assertEqual(self.reactor.tcpClients, [])
+        self.assertEqual(list(answers), ["prod/derp/meshkey"])
+        answers["prod/derp/meshkey"].callback(Secret(MESH_KEY.hex().encode(), 1))
+        self.assertEqual(self.relay.mesh_key, MESH_KEY)
+        self.assertEqual(len(self.reactor.tcpClients), 1)
+        self.assertEqual(client.take_raw(), [(FrameType.HEALTH, b"")])
+        service.stopService()
+
+    def test_setec_without_peers(self) -> None:
+        """Who meshes with nobody misses nothing meanwhile."""
+        with ReplacedSetec(self):
+            service = self.make(mesh_key=None, secrets_url="http://setec.test")
+        service.startService()
+        self.assertEqual(FakeClient(self.relay, "alice").take_raw(), [])
         service.stopService()
 
     def test_bad_file(self) -> None:
