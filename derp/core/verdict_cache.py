@@ -14,6 +14,7 @@ Who asks with made-up keys fills the denied half only.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import Final
 
@@ -33,6 +34,7 @@ class VerdictCache:
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
+        self._fresh_from = -math.inf
         self._entries: dict[Verdict, OrderedDict[Question, Entry]] = {
             verdict: OrderedDict() for verdict in FRESH_S
         }
@@ -51,11 +53,15 @@ class VerdictCache:
         if len(entries) > self._capacity:
             entries.popitem(last=False)
 
+    def expire(self, now: float) -> None:
+        """Nothing said up to now is fresh any more: things have changed."""
+        self._fresh_from = now
+
     def fresh(self, question: Question, now: float) -> Answer | None:
         """What may be said without asking."""
         for verdict, life in FRESH_S.items():
             found = self._find(verdict, question, now, life)
-            if found is not None:
+            if found is not None and self._entries[verdict][question][0] > self._fresh_from:
                 return found
         return None
 

@@ -39,6 +39,7 @@ class Admission:
         self.rules = rules
         self.stats = stats
         self.sources = sources
+        self._changes = 0
         self._kinds = {
             kind: [source for source in sources if source.kind is kind]
             for kind in Kind
@@ -62,6 +63,12 @@ class Admission:
         """Decide on a client that is connected; see :meth:`Rules.judge_connected`."""
         return Deferred.fromCoroutine(self._recheck(question_about(key, remote)))
 
+    def expire(self) -> None:
+        """What the sources say may have changed: logins on their way are judged anew."""
+        self._changes += 1
+        for source in self.sources:
+            source.expire()
+
     def close(self) -> Deferred[Any]:
         """Let go of connections and timers."""
         return DeferredList([source.close() or succeed(None) for source in self.sources])
@@ -69,7 +76,10 @@ class Admission:
     # -- inside ----------------------------------------------------------------------------
 
     async def _login(self, question: Question) -> str | None:
-        login = await self._judge_login(question)
+        changes = -1
+        while changes != self._changes:
+            changes = self._changes
+            login = await self._judge_login(question)
         self.stats.logins[login.outcome] += 1
         if login.outcome is Outcome.FAIL_OPEN:
             log.warn(

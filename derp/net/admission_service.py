@@ -68,19 +68,25 @@ class AdmissionService(MultiService):
             reactor, relay, self.admission, config.reverify_interval
         )
         self._reverification.setServiceParent(self)
-        reloader.when_reloaded(self._reverification.check_all)
+        reloader.when_reloaded(self._ask_anew)
 
     def _allow_list(self, path: str, reloader: Reloader) -> AllowList:
         allow_list = AllowList(path, self.stats)
 
         def load() -> None:
             allow_list.load()
-            self._reverification.check_all()
+            self._ask_anew()
 
         reloader.add(
             ReloadableFile(name="allow_clients", flag=ALLOW_CLIENTS, paths=(path,), load=load)
         )
         return allow_list
+
+    def _ask_anew(self) -> None:
+        """Ask about everybody, with no regard to what was said before."""
+        assert self.admission is not None
+        self.admission.expire()
+        self._reverification.check_all()
 
     def check_self(self) -> Deferred[list[str]]:
         """

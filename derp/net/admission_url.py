@@ -101,6 +101,9 @@ class AdmissionURL:
         running.addTimeout(TIMEOUT_S, self._reactor, onTimeoutCancel=lambda result, _: result)
         return running
 
+    def expire(self) -> None:
+        """See :class:`derp.net.asked_source.Source`: nothing is kept here."""
+
     def close(self) -> Deferred[None]:
         """Close the connections that are kept."""
         closed: Deferred[None] = self._pool.closeCachedConnections()

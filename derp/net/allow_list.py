@@ -97,5 +97,8 @@ class AllowList:
             answer = Answer(Verdict.DENIED, reason)
         return succeed(self._stats.count_answer(self.kind, answer))
 
+    def expire(self) -> None:
+        """See :class:`derp.net.asked_source.Source`: nothing is kept here."""
+
     def close(self) -> None:
         """See :class:`derp.net.asked_source.Source`."""

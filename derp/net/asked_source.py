@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 
 from derp.core.admission import AdmissionStats, Answer, Kind, Question, Verdict
 from derp.core.verdict_cache import VerdictCache
+from derp.net.bounded_http import TIMEOUT_S
 from derp.net.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -17,13 +18,17 @@ if TYPE_CHECKING:
 
 log = Logger(namespace="derp")
 
-AT_ONCE: Final = 32
+AT_ONCE: Final = 128
 """Questions one source is asked at the same time."""
 MAX_WAITING: Final = 1024
 """
 Questions that wait for those. More are not asked, and their logins refused; to fail open here
 would let those in who make the crowd.
 """
+
+
+_Flight = tuple[Question, bool, int]
+"""What is asked, whether again, and after how many changes."""
 
 
 class Source(Protocol):
@@ -37,6 +42,9 @@ class Source(Protocol):
 
         :param recheck: the client is connected: an answer that is not certain is no refusal.
         """
+
+    def expire(self) -> None:
+        """Forget what need not be asked again."""
 
     def close(self) -> Deferred[None] | None:
         """Let go of connections and timers."""
@@ -58,7 +66,8 @@ class AskedSource:
         self._clock = clock
         self._cache = VerdictCache()
         self._turns = DeferredSemaphore(AT_ONCE)
-        self._flights: dict[tuple[Question, bool], Outcome[Answer]] = {}
+        self._flights: dict[_Flight, Outcome[Answer]] = {}
+        self._generation = 0
         self._asked: set[Deferred[Answer]] = set()
         self._closed = False
 
@@ -79,6 +88,11 @@ class AskedSource:
             return succeed(fresh)
         return self._fly(question, recheck).addCallback(self._or_stale, question)
 
+    def expire(self) -> None:
+        """Things have changed: ask anew at the next login, and believe no answer on its way."""
+        self._generation += 1
+        self._cache.expire(self._clock.seconds())
+
     def close(self) -> Deferred[None] | None:
         """See :class:`Source`. Who still waits is refused."""
         self._closed = True
@@ -87,33 +101,40 @@ class AskedSource:
         return self.source.close()
 
     def _fly(self, question: Question, recheck: bool) -> Deferred[Answer]:
-        flight = self._flights.get((question, recheck))
-        if flight is not None:
+        flight = (question, recheck, self._generation)
+        if flight in self._flights:
             self._stats.joined += 1
-            return flight.when()
+            return self._flights[flight].when()
         if len(self._turns.waiting) >= MAX_WAITING:
             reason = "too many others wait to be admitted"
             return succeed(self._stats.count_answer(self.kind, Answer(Verdict.FAULT, reason)))
-        flight = self._flights[question, recheck] = Outcome()
-        answered = flight.when()
+        outcome: Outcome[Answer] = Outcome()
+        self._flights[flight] = outcome
+        answered = outcome.when()
         asked: Deferred[Answer] = self._turns.run(self.source.ask, question, recheck=recheck)
         self._asked.add(asked)
+        # To wait for one's turn counts as well: whoever logs in has no more time than that.
+        asked.addTimeout(TIMEOUT_S, self._clock, onTimeoutCancel=lambda result, _: result)
         asked.addErrback(self._failed)
-        asked.addCallback(self._landed, question, recheck)
+        asked.addCallback(self._landed, flight)
         asked.addBoth(lambda _: self._asked.discard(asked))
         return answered
 
     def _failed(self, failure: Failure) -> Answer:
-        if not failure.check(CancelledError):
-            log.failure("asking for admission failed", failure)
+        if failure.check(CancelledError):
+            reason = f"nobody could be asked within {TIMEOUT_S:g} s"
+            return Answer(Verdict.UNREACHABLE, reason)
+        log.failure("asking for admission failed", failure)
         return Answer(Verdict.FAULT, "admission could not be asked")
 
-    def _landed(self, answer: Answer, question: Question, recheck: bool) -> None:
+    def _landed(self, answer: Answer, flight: _Flight) -> None:
+        question, _, generation = flight
         if self._closed:
             answer = Answer(Verdict.FAULT, "this relay is stopping")
         self._stats.count_answer(self.kind, answer)
-        self._cache.remember(question, answer, self._clock.seconds())
-        self._flights.pop((question, recheck)).succeed(answer)
+        if generation == self._generation:
+            self._cache.remember(question, answer, self._clock.seconds())
+        self._flights.pop(flight).succeed(answer)
 
     def _or_stale(self, answer: Answer, question: Question) -> Answer:
         if answer.verdict is not Verdict.UNREACHABLE:

@@ -107,6 +107,9 @@ class LocalAPI:
         """
         return self._within_time(self._self_key())
 
+    def expire(self) -> None:
+        """See :class:`derp.net.asked_source.Source`: nothing is kept here."""
+
     def close(self) -> Deferred[None]:
         """Close the connections that are kept."""
         closed: Deferred[None] = self._pool.closeCachedConnections()

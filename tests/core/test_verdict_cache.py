@@ -24,6 +24,16 @@ class VerdictCacheTests(SynchronousTestCase):
             self.assertIsNone(cache.stale(WHO, 100.0 + STALE_S))
         self.assertLess(FRESH_S[Verdict.DENIED], FRESH_S[Verdict.ALLOWED])
 
+    def test_expire(self) -> None:
+        """What was said before a change is not fresh, but still better than nothing."""
+        cache = VerdictCache()
+        cache.remember(WHO, ALLOWED, 1.0)
+        cache.expire(1.0)
+        self.assertIsNone(cache.fresh(WHO, 1.0))
+        self.assertIs(cache.stale(WHO, 1.0), ALLOWED)
+        cache.remember(WHO, NO, 1.5)
+        self.assertIs(cache.fresh(WHO, 2.0), NO)
+
     def test_latest_counts(self) -> None:
         """A no takes a yes's place, and the other way round."""
         cache = VerdictCache()

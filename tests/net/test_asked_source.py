@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from derp.core.admission import ALLOWED, AdmissionStats, Answer, Kind, Question, Verdict
 from derp.core.verdict_cache import FRESH_S, STALE_S
 from derp.net import asked_source
-from derp.net.asked_source import AT_ONCE, AskedSource
+from derp.net.asked_source import AT_ONCE, TIMEOUT_S, AskedSource
 
 NO = Answer(Verdict.DENIED, "no")
 BAD = Answer(Verdict.FAULT, "bad")
@@ -37,6 +37,9 @@ class FakeSource:
 
     def answer(self, answer: Answer) -> None:
         self.open.pop(0).callback(answer)
+
+    def expire(self) -> None:
+        """Keeps nothing."""
 
     def close(self) -> None:
         self.closed = True
@@ -138,6 +141,35 @@ class AskedSourceTests(SynchronousTestCase):
             self.assertIs(self.successResultOf(admitted), ALLOWED)
         counted = {verdict: n for (_, verdict), n in self.stats.answers.items() if n}
         self.assertEqual(counted, {Verdict.ALLOWED: AT_ONCE + 10, Verdict.FAULT: 2})
+
+    def test_no_turn(self) -> None:
+        """Who does not get a turn in time is told that nobody answered, as who got one."""
+        for number in range(AT_ONCE):
+            self.source.ask(who(number))
+        late = self.source.ask(who(AT_ONCE))
+        self.clock.advance(TIMEOUT_S)
+        self.assertIs(self.successResultOf(late).verdict, Verdict.UNREACHABLE)
+        self.assertEqual(self.source.asking, 0)
+        self.fake.open.clear()
+        self.assertIs(self.say(ALLOWED), ALLOWED)
+        self.clock.advance(TIMEOUT_S)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_expire(self) -> None:
+        """After a change everything is asked again; an answer from before is not kept."""
+        self.say(ALLOWED)
+        before = self.source.ask(who(2))
+        self.source.expire()
+        self.clock.advance(1)
+        joined = self.source.ask(who(2))
+        self.assertEqual(len(self.fake.asked), 3)
+        self.fake.answer(ALLOWED)
+        self.assertIs(self.successResultOf(before), ALLOWED)
+        self.assertNoResult(joined)
+        self.fake.answer(NO)
+        self.assertIs(self.successResultOf(joined), NO)
+        self.assertIs(self.successResultOf(self.source.ask(who(2))), NO)
+        self.assertIs(self.say(NO), NO)
 
     def test_bug(self) -> None:
         """An exception of ours is logged, refuses this one login, and leaves the turn free."""
