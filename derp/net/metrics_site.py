@@ -1,29 +1,18 @@
 """
-What ``--metrics-addr`` serves: ``/metrics`` and ``/healthz``, to everybody, and nothing else.
+What ``--metrics-addr`` serves: ``/metrics``, ``/healthz`` and ``/readyz``, to everybody.
 
 Who can reach the address is the operator's choice; there is no access rule on it.
 """
 
 from __future__ import annotations
 
-from twisted.web.iweb import IRequest
-from twisted.web.resource import IResource, Resource
+from twisted.web.resource import IResource
 
 from derp.core.tls_request_stats import TLSRequestStats
 from derp.net.http_deadlines import MAIN_RESPONSE_S, HTTPTiming
 from derp.net.mux import Mux
+from derp.net.readiness import readiness_pages
 from derp.net.web import SiteParts, WebSite
-
-
-class HealthPage(Resource):
-    """``/healthz``: that there is an answer is the answer."""
-
-    isLeaf = True
-
-    def render(self, request: IRequest) -> bytes:
-        request.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
-        request.setHeader(b"Cache-Control", b"no-store")
-        return b"ok\n"
 
 
 def build_metrics_site(parts: SiteParts, metrics: IResource) -> WebSite:
@@ -33,6 +22,6 @@ def build_metrics_site(parts: SiteParts, metrics: IResource) -> WebSite:
     :param metrics: see :class:`derp.net.metrics.MetricsPage`.
     """
     timing = HTTPTiming(parts.clock, parts.wheel, MAIN_RESPONSE_S)
-    routes = Mux({"/metrics": metrics, "/healthz": HealthPage()})
+    routes = Mux({"/metrics": metrics, **readiness_pages(parts.lifecycle)})
     # Requests here are not the relay's: they count nowhere.
     return WebSite(routes, timing, TLSRequestStats())

@@ -1,8 +1,9 @@
 """
 The plain HTTP port beside the TLS one.
 
-It serves the captive-portal check, HTTP challenges of the certificate authority, and the debug
-pages; everything else is sent to HTTPS. Source: tailscale ``tsweb.Port80Handler``.
+It serves the captive-portal check, HTTP challenges of the certificate authority, the debug
+pages, and whether the relay is well; everything else is sent to HTTPS.
+Source: tailscale ``tsweb.Port80Handler``.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from derp.net.answers import first_header, plain_error, redirect
 from derp.net.debug_access import INDEX, DebugAccess
 from derp.net.mux import Mux, Routes
 from derp.net.pages import NoContent
+from derp.net.readiness import WhileMeasurable, readiness_pages
 
 if TYPE_CHECKING:
+    from derp.core.lifecycle import Lifecycle
     from derp.net.web_request import WebRequest
 
 CHALLENGES: Final = b"/.well-known/acme-challenge/"
@@ -48,11 +51,22 @@ class PlainRoutes:
     :param challenges: what answers below :data:`CHALLENGES`, if anything does.
     """
 
-    def __init__(self, main: Routes, access: DebugAccess, challenges: IResource | None) -> None:
+    def __init__(
+        self,
+        main: Routes,
+        access: DebugAccess,
+        challenges: IResource | None,
+        lifecycle: Lifecycle,
+    ) -> None:
         self._main = main
         self._challenges = challenges
         self._to_https = ToHTTPS(access)
-        self._own = Mux({"/generate_204": NoContent(), "/": self._to_https})
+        pages: dict[str, IResource] = {
+            "/generate_204": WhileMeasurable(NoContent(), lifecycle),
+            "/": self._to_https,
+            **readiness_pages(lifecycle),
+        }
+        self._own = Mux(pages)
 
     def resource_for(self, request: WebRequest) -> IResource:
         """See :meth:`derp.net.mux.Mux.resource_for`."""
