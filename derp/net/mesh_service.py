@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from posixpath import normpath
+from posixpath import join, normpath
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService
@@ -63,7 +63,7 @@ class MeshService(MultiService):
         secret = MeshSecret(
             reactor,
             Setec(reactor, check_setec_url(config.secrets_url)),
-            normpath(f"{config.secrets_path_prefix}/meshkey"),
+            normpath(join(config.secrets_path_prefix, "meshkey")),
             SecretsCache(path) if path else None,
             self._key_came,
         )
