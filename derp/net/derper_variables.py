@@ -77,6 +77,7 @@ def _relay_set(sources: Sources) -> dict[str, Variable]:
     return {
         **{name: getattr(stats, name) for name in _COUNTERS},
         **_gauges(sources.relay, stats),
+        **_rate_limits(sources),
         "average_queue_duration_ms": Computed(stats.average_queue_duration_ms),
         "counter_buffered_write_frames": stats.buffered_write_frames,
         "counter_mesh_update_batch_size": stats.mesh_update_batch_size,
@@ -108,6 +109,18 @@ def _gauges(relay: Relay, stats: Stats) -> dict[str, Variable]:
         "gauge_current_home_connections": stats.home_connections,
         "gauge_current_notideal_connections": stats.notideal_connections,
         "gauge_watchers": Computed(len(relay.watchers)),
+    }
+
+
+def _rate_limits(sources: Sources) -> dict[str, Variable]:
+    """derper has these only with ``--rate-config``."""
+    limits = sources.limits
+    if limits is None or not sources.limits_file:
+        return {}
+    return {
+        "rate_limit_per_client_bytes_per_second": Computed(limits.limits.client_rate),
+        "rate_limit_per_client_burst_bytes": Computed(limits.limits.client_depth),
+        "rate_limit_per_client_waited": limits.own_waits,
     }
 
 

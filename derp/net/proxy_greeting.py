@@ -82,9 +82,9 @@ class ProxyGreeting:
             # All of it belongs to the header: leaving it there would wake us for ever.
             self._taken += self._sock.recv(len(seen))
         elif length:
-            self._stats.proxy_headers += 1
             self._sock.recv(length - len(self._taken))
             client = parse_header(start[:length])
+            self._stats.proxy_headers += 1
             self._go_on(self._peer if client is None else client)
         elif self._taken:
             raise ProtocolError(f"PROXY header that makes no sense: {start[:64]!r}")

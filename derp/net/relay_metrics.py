@@ -23,6 +23,7 @@ from prometheus_client.utils import floatToGoString
 
 from derp.core.stats import DropReason, Histogram, PacketKind
 from derp.net.admission_metrics import admission_metrics
+from derp.net.limit_metrics import limit_metrics, proxy_metrics, quota_metrics
 from derp.net.mesh_metrics import mesh_metrics
 from derp.net.metric_sources import Sources
 
@@ -127,8 +128,18 @@ class RelayMetrics(Collector):
         yield from self._bootstrap_dns()
         yield from self._certificates()
         yield from self._reloads()
+        yield from self._limits()
         yield from admission_metrics(sources.admission)
         yield from mesh_metrics(sources.mesh_links)
+
+    def _limits(self) -> Iterator[Metric]:
+        sources = self._sources
+        if sources.limits is not None:
+            yield from limit_metrics(sources.limits)
+        if sources.quota is not None:
+            yield from quota_metrics(sources.quota)
+        if sources.proxies is not None:
+            yield from proxy_metrics(sources.proxies)
 
     def _packets(self) -> Iterator[Metric]:
         stats = self._sources.relay.stats
