@@ -1,0 +1,323 @@
+"""Limits in a whole relay: real sockets, virtual time where time matters."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Protocol
+
+from derp.core.limits import Limits
+from derp.errors import ConfigError
+from derp.net.rate_config import read_limits
+from derp.services import RelayService, build
+from derp.wire.keys import generate_private
+from derp.wire.messages import Health, ReceivedPacket
+from tests.integration.relay_case import HOST, MESH_KEY, RelayTestCase
+from tests.integration.virtual_time import VirtualTime
+from tests.vectors import load
+
+PACKET = b"p" * 968
+"""Costs 1000 bytes."""
+
+
+class Silent(Protocol):
+    """Connects and says nothing."""
+
+    def __init__(self) -> None:
+        self.lost = False
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.lost = True
+
+
+class LimitedRelayCase(RelayTestCase):
+    def limited(
+        self, limits: dict[str, Any] | None = None, clock: Any = None, **flags: Any
+    ) -> RelayService:
+        """A plain relay with these members in its rate config."""
+        if limits is not None:
+            self.path = Path(self.mktemp())
+            self.path.write_text(json.dumps(limits))
+            flags["rate_config"] = str(self.path)
+        config = self.config(tls=False, stun=False, **flags)
+        Path(config.key_file).parent.mkdir(parents=True)
+        relay = self.start_relay(config, clock)
+        self.port: int = relay.listeners[0].opened.getHost().port  # type: ignore[union-attr]
+        return relay
+
+    async def join(self, **options: Any) -> Any:
+        return await self.client(self.port, tls=False, **options)
+
+    async def silent(self) -> Silent:
+        silent: Silent = await self.connect(Silent(), self.port)
+        return silent
+
+    async def refused(self) -> None:
+        """A login is refused: the connection ends without ServerInfo."""
+        failure = await self.assertFailure(self._attempt(), Exception)
+        self.assertNotIsInstance(failure, AssertionError)
+
+    def _attempt(self) -> Any:
+        return Deferred.fromCoroutine(self.join())
+
+
+class RateTests(LimitedRelayCase):
+    async def send_all(self, clock: VirtualTime, relay: RelayService, packets: int) -> int:
+        """Send at once; give how many had arrived ten seconds later."""
+        sender, _ = await self.join()
+        receiver, heard = await self.join()
+        for _ in range(packets):
+            sender.send(receiver.public_key, PACKET)
+        await self.until(lambda: relay.limits.own_waits + relay.limits.share_waits, "a wait")
+        await clock.pass_by(10.0)
+        await self.until(lambda: True, "the last of them")
+        self.heard = heard
+        return relay.relay.stats.packets_received
+
+    async def test_own_rate(self) -> None:
+        """A client is held to its rate within 5 %; nothing is lost."""
+        clock = VirtualTime(reactor)
+        relay = self.limited({"PerClientRateLimitBytesPerSec": 20_000}, clock)
+        arrived = await self.send_all(clock, relay, 400)
+        self.assertLess(abs(arrived - 265.5) / 265.5, 0.05, arrived)
+        for _ in range(40):
+            await clock.pass_by(0.5)
+        await self.until(lambda: len(self.heard.waiting) == 400, "all packets")
+
+    async def test_common_rate(self) -> None:
+        """All clients together are held to the common rate."""
+        clock = VirtualTime(reactor)
+        relay = self.limited({"ServerRateLimitBytesPerSec": 20_000}, clock)
+        arrived = await self.send_all(clock, relay, 400)
+        self.assertLess(abs(arrived - 265.5) / 265.5, 0.05, arrived)
+        self.assertGreater(relay.limits.share_waits, 0)
+
+    async def test_removed_while_waiting(self) -> None:
+        """When the limit goes, who waits goes on at once."""
+        relay = self.limited({"PerClientRateLimitBytesPerSec": 1}, VirtualTime(reactor))
+        sender, _ = await self.join()
+        receiver, heard = await self.join()
+        for _ in range(200):
+            sender.send(receiver.public_key, PACKET)
+        await self.until(lambda: relay.limits.own_waits, "a wait")
+        self.path.write_text("{}")
+        relay.reloader.reload_all()
+        await self.until(lambda: len(heard.waiting) == 200, "all packets")
+
+    async def test_comes_while_connected(self) -> None:
+        """A limit that comes holds who is connected already; mesh peers stay free."""
+        clock = VirtualTime(reactor)
+        relay = self.limited({}, clock, mesh_key=MESH_KEY)
+        sender, _ = await self.join()
+        peer, _ = await self.join(mesh_key=MESH_KEY)
+        receiver, heard = await self.join()
+        self.path.write_text('{"PerClientRateLimitBytesPerSec": 1}')
+        relay.reloader.reload_all()
+        for _ in range(200):
+            peer.send(receiver.public_key, PACKET)
+        await self.until(lambda: len(heard.waiting) == 200, "the peer's packets")
+        for _ in range(200):
+            sender.send(receiver.public_key, PACKET)
+        await self.until(lambda: relay.limits.own_waits, "a wait")
+        self.assertEqual(len(heard.waiting), 265)
+
+    async def test_leaving_while_waiting(self) -> None:
+        """Who leaves while it waits leaves no timer and no place in line."""
+        relay = self.limited({"ServerRateLimitBytesPerSec": 1})
+        sender, _ = await self.join()
+        for _ in range(200):
+            sender.send(generate_private(), PACKET)
+        await self.until(lambda: relay.limits.share_waits, "a wait")
+        sender.transport.abortConnection()
+        await self.until(lambda: not relay.server.protocols, "the loss")
+        self.assertEqual(relay.limits._share.waiting, 0)  # type: ignore[union-attr]
+        self.assertEqual(relay.limits._by_member, {})
+
+    async def test_order(self) -> None:
+        """What was held comes first and in order, in real time, too."""
+        relay = self.limited({"PerClientRateLimitBytesPerSec": 200_000})
+        sender, _ = await self.join()
+        receiver, heard = await self.join()
+        for number in range(150):
+            sender.send(receiver.public_key, b"%04d" % number + PACKET)
+        await self.until(lambda: len(heard.waiting) == 150, "all packets")
+        packets = [m.packet[:4] for m in heard.waiting if isinstance(m, ReceivedPacket)]
+        self.assertEqual(packets, [b"%04d" % number for number in range(150)])
+        self.assertGreater(relay.limits.own_waits, 0)
+
+
+class RateConfigTests(LimitedRelayCase):
+    async def test_reference_at_start(self) -> None:
+        """Every file the reference was started with: the same log, metrics or refusal."""
+        for case in load("config.json")["rate_config_at_start"]:
+            path = Path(self.mktemp())
+            if not case["file"].startswith("("):
+                path.write_text(case["file"])
+            if case["result"] == "exits":
+                error = self.assertRaises(ConfigError, read_limits, str(path), Limits())
+                self.assertIn("--rate-config: ", str(error))
+                self.assertIn(str(path), str(error))
+                continue
+            relay = self.limited(json.loads(case["file"]))
+            varz = await self.varz(self.port)
+            for name, value in case["varz"].items():
+                self.assertEqual(f"{varz.value(name):g}", f"{float(value):g}", (case["file"], name))
+            await relay.stopService()
+
+    async def test_reference_reload(self) -> None:
+        """Every file it was given later; one that is broken changes nothing."""
+        relay = self.limited({"PerClientRateLimitBytesPerSec": 1})
+        for case in load("config.json")["rate_config_reload_by_sighup"]:
+            self.path.write_text(case["file"])
+            relay.reloader.reload_all()
+            varz = await self.varz(self.port)
+            for name, value in case["varz"].items():
+                self.assertEqual(f"{varz.value(name):g}", f"{float(value):g}", (case["file"], name))
+        (file,) = relay.reloader.files
+        self.assertEqual((file.name, file.loads, file.failures), ("rate_config", 2, 1))
+
+    async def test_no_flag(self) -> None:
+        """Without --rate-config derper's variables of it do not exist."""
+        self.limited()
+        answer = await self.get(self.port, "/debug/varz")
+        self.assertNotIn(b"rate_limit", answer.body)
+
+    def test_unreadable(self) -> None:
+        """A file that cannot be read or is too big is named with what to do."""
+        path = Path(self.mktemp())
+        path.write_bytes(b" " * 70_000)
+        error = self.assertRaises(ConfigError, read_limits, str(path), Limits())
+        self.assertIn("has more than 65536 bytes", str(error))
+        error = self.assertRaises(ConfigError, read_limits, "", Limits())
+        self.assertIn('--rate-config: cannot read ""', str(error))
+        error = self.assertRaises(ConfigError, read_limits, "/tmp", Limits())
+        self.assertIn("is a directory", str(error))
+
+
+class DoorTests(LimitedRelayCase):
+    async def test_accept_limit(self) -> None:
+        """What is over the limit is closed at once; the relay goes on serving."""
+        clock = VirtualTime(reactor)
+        relay = self.limited(clock=clock, accept_connection_limit=1.0, accept_connection_burst=2)
+        there = [await self.silent() for _ in range(5)]
+        await self.until(lambda: sum(each.lost for each in there) == 3, "three closed")
+        stats = relay.listeners[0].stats
+        self.assertEqual((stats.accepted_connections, stats.rejected_connections), (2, 3))
+        await clock.pass_by(1.0)
+        self.assertEqual((await self.get(self.port, "/derp/probe")).status, 200)
+
+    async def test_handshakes(self) -> None:
+        """Silent connections take up their number and no more; their deadline ends them."""
+        clock = VirtualTime(reactor)
+        relay = self.limited(clock=clock, max_handshakes=3)
+        there = [await self.silent() for _ in range(5)]
+        await self.until(lambda: sum(each.lost for each in there) == 2, "two closed")
+        self.assertEqual(relay.limits.door.handshakes, 3)
+        await clock.pass_by(31.0)
+        await self.until(lambda: all(each.lost for each in there), "the others' end")
+        await clock.pass_by(2.0)
+        await self.until(lambda: relay.limits.door.handshakes == 0, "their places")
+        await self.join()
+        self.assertEqual(relay.limits.door.handshakes, 0, "a client has arrived")
+
+    async def test_handshakes_over_tls(self) -> None:
+        """A place is given back when TLS fails, and when the first request comes."""
+        config = self.config(stun=False, http_port=-1, max_handshakes=1)
+        relay = self.start_relay(config)
+        self.port = relay.listeners[0].opened.getHost().port  # type: ignore[union-attr]
+        exchange = await self.wire(self.port)
+        exchange.transport.write(b"GET / HTTP/1.1\r\n\r\n")
+        await self.until(lambda: relay.listeners[0].stats.handshake_failures, "the failure")
+        exchange.transport.abortConnection()
+        await self.until(lambda: not relay.limits.door.handshakes, "the place")
+        for _ in range(3):
+            await self.client(self.port)
+            self.assertEqual(relay.limits.door.handshakes, 0)
+
+
+class ClientTests(LimitedRelayCase):
+    async def test_clients(self) -> None:
+        """One too many is refused at its login; a place that is free again can be had."""
+        relay = self.limited(max_clients=1)
+        first, _ = await self.join()
+        await self.refused()
+        first.transport.abortConnection()
+        await self.until(lambda: not relay.limits.occupancy.clients, "the place")
+        await self.join()
+        self.assertEqual(relay.limits.occupancy.refused_for_count, 1)
+
+    async def test_clients_per_address(self) -> None:
+        """One address has its own number."""
+        relay = self.limited(max_clients_per_ip=2)
+        await self.join()
+        await self.join()
+        await self.refused()
+        self.assertEqual(relay.limits.occupancy.refused_for_address, 1)
+        self.assertEqual(relay.relay.stats.logins_refused, 1)
+
+
+class QuotaTests(LimitedRelayCase):
+    async def test_used_up(self) -> None:
+        """Clients are told and their packets thrown away; logins are refused; pages go on."""
+        clock = VirtualTime(reactor)
+        relay = self.limited(clock=clock, monthly_quota=2000)
+        sender, told = await self.join()
+        receiver, heard = await self.join()
+        sender.send(receiver.public_key, PACKET)
+        self.assertIsInstance(await heard.next(), ReceivedPacket)
+        await clock.pass_by(1.0)
+        message = await told.next()
+        self.assertIsInstance(message, Health)
+        self.assertIn("this relay's volume of 2 kB a month is used up until", message.problem)
+        sender.send(receiver.public_key, PACKET)
+        await self.until(lambda: relay.limits.packets_refused == 1, "the refusal")
+        self.assertEqual(relay.relay.stats.packets_received, 1)
+        await self.refused()
+        metrics = (await self.get(self.port, "/metrics")).body.decode()
+        for line in (
+            "derp_quota_exhausted 1.0",
+            "derp_quota_refused_packets_total 1.0",
+            'derp_limit_refused_logins_total{limit="quota"} 1.0',
+        ):
+            self.assertIn(line, metrics)
+
+    async def test_restart_and_next_month(self) -> None:
+        """A restart changes nothing; with the next month, or more quota, it relays again."""
+        clock = VirtualTime(reactor)
+        relay = self.limited({"MonthlyQuota": 2000}, clock)
+        await self.join()
+        sender, _ = await self.join()
+        sender.send(sender.public_key, PACKET)
+        await self.until(lambda: relay.relay.stats.packets_sent, "the packet")
+        await relay.stopService()
+        again = build(relay.config, clock)
+        self.addCleanup(again.stopService)
+        again.startService()
+        self.port = again.listeners[0].opened.getHost().port  # type: ignore[union-attr]
+        await self.refused()
+        wall = again.quota._wall
+        again.quota._wall = lambda: wall() + 32 * 86400
+        await clock.pass_by(1.0)
+        _, heard = await self.join()
+        again.quota._wall = wall
+        await clock.pass_by(1.0)
+        self.assertIsInstance(await heard.next(), Health)
+        self.path.write_text('{"MonthlyQuota": "1GB"}')
+        again.reloader.reload_all()
+        await clock.pass_by(1.0)
+        message = await heard.next()
+        self.assertEqual((type(message), message.problem), (Health, ""))
+
+    def test_bad_state(self) -> None:
+        """A state file that is not ours stops the start and says what to do."""
+        for content in ("{", "[]", '{"months": {"2026-13": 1}}', '{"months": {"2026-11": -1}}'):
+            config = self.config(tls=False, stun=False, monthly_quota=1)
+            Path(config.key_file).parent.mkdir(parents=True)
+            Path(config.key_file).with_name("derper.quota").write_text(content)
+            error = self.assertRaises(ConfigError, build, config, reactor)
+            self.assertIn("does not hold what this relay writes there: remove it", str(error))
+        self.assertEqual(HOST, "127.0.0.1")
