@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
+from twisted.logger import Logger
 
 from derp.config import Config
 from derp.core.admission import AdmissionStats, Policy, Question, Rules
@@ -23,6 +25,8 @@ from derp.wire.keys import parse_node_public
 
 if TYPE_CHECKING:
     from derp.core.relay import Relay
+
+log = Logger(namespace="derp")
 
 SELF_CHECK_S: Final = 5.0
 _LOCALHOST: Final = "::1"
@@ -106,6 +110,17 @@ class AdmissionService(MultiService):
         checks.addTimeout(SELF_CHECK_S, self._reactor, onTimeoutCancel=lambda result, _: result)
         return checks.addCallback(_problems)
 
+    def startService(self) -> None:
+        """Say at once what would refuse everybody."""
+        super().startService()
+        for local_api in self._sockets:
+            if not os.path.exists(local_api.path):
+                log.warn(
+                    "--verify-clients: there is no socket {path} (yet): nobody is admitted until "
+                    "tailscaled makes it; if it is elsewhere, name it with --socket",
+                    path=local_api.path,
+                )
+
     def stopService(self) -> Deferred[Any]:
         """Ask nobody any more, and close what was kept open to ask."""
         stopped = super().stopService() or succeed(None)
@@ -119,9 +134,9 @@ async def _check_self(local_api: LocalAPI, admission: Admission) -> str | None:
         key = parse_node_public(await local_api.self_key())
         login = await admission.judge_login(Question(key, _LOCALHOST))
     except DERPError as error:
-        return f"tailscaled at {local_api.path}: {error}"
+        return f"{local_api.label}: {error}"
     except CancelledError:
-        return f"tailscaled at {local_api.path}: no answer within {SELF_CHECK_S:g} s"
+        return f"{local_api.label}: no answer within {SELF_CHECK_S:g} s"
     return None if login.refusal is None else f"verifyClient for self nodekey: {login.refusal}"
 
 

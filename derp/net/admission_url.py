@@ -89,6 +89,7 @@ class AdmissionURL:
 
     def __init__(self, reactor: Any, url: str, environ: Mapping[str, str]) -> None:
         self.url = check_url(url)
+        self.label = shown(url)
         self._reactor = reactor
         self._proxies = ProxyEnvironment(environ)
         self._pool = make_pool(reactor)

@@ -60,7 +60,7 @@ class AllowList:
     kind = Kind.FILE
 
     def __init__(self, path: str, stats: AdmissionStats) -> None:
-        self.path = path
+        self.path = self.label = path
         self._stats = stats
         self.keys: frozenset[bytes] = frozenset()
         self.load()

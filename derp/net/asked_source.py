@@ -35,6 +35,8 @@ class Source(Protocol):
     """Something that can be asked whether a client may use the relay."""
 
     kind: Kind
+    label: str
+    """What it is, for the log; without secrets."""
 
     def ask(self, question: Question, *, recheck: bool = False) -> Deferred[Answer]:
         """
@@ -61,6 +63,8 @@ class AskedSource:
 
     def __init__(self, source: Source, stats: AdmissionStats, clock: IReactorTime) -> None:
         self.kind = source.kind
+        self.label = source.label
+        self._unreachable = False
         self.source = source
         self._stats = stats
         self._clock = clock
@@ -132,9 +136,17 @@ class AskedSource:
         if self._closed:
             answer = Answer(Verdict.FAULT, "this relay is stopping")
         self._stats.count_answer(self.kind, answer)
+        self._note_reached(answer.verdict is not Verdict.UNREACHABLE)
         if generation == self._generation:
             self._cache.remember(question, answer, self._clock.seconds())
         self._flights.pop(flight).succeed(answer)
+
+    def _note_reached(self, reached: bool) -> None:
+        """Tell the operator once when a source goes, and once when it is back."""
+        if reached == self._unreachable and not self._closed:
+            self._unreachable = not reached
+            now = "answers again" if reached else "cannot be reached"
+            log.warn("admission: {source} {now}", source=self.label, now=now)
 
     def _or_stale(self, answer: Answer, question: Question) -> Answer:
         if answer.verdict is not Verdict.UNREACHABLE:

@@ -82,6 +82,7 @@ class LocalAPI:
 
     def __init__(self, reactor: Any, path: str) -> None:
         self.path = path
+        self.label = f"tailscaled at {path}"
         self._reactor = reactor
         self._early_until = reactor.seconds() + EARLY_S
         self._pool = make_pool(reactor)

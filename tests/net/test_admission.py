@@ -33,7 +33,7 @@ class FakeSource:
     """Answers when the test says."""
 
     def __init__(self, kind: Kind) -> None:
-        self.kind = kind
+        self.kind = self.label = kind
         self.asked: list[tuple[Question, bool]] = []
         self.open: list[Deferred[Answer]] = []
         self.expired = 0

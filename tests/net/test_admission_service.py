@@ -139,6 +139,13 @@ class SelfCheckTests(AdmissionTestCase):
 class LifeTests(AdmissionTestCase):
     """From the start to the end."""
 
+    async def test_no_socket(self) -> None:
+        """A socket that is not there is told at the start: it admits nobody."""
+        await self.fake(path=(path := self.mktemp()))
+        self.relay(verify_clients=True, socket=(path, "nowhere"))
+        (line,) = self.logged("--verify-clients: there is no socket")
+        self.assertIn("nowhere", line)
+
     def test_bad_file(self) -> None:
         """An allow list that cannot be read stops the start."""
         error = self.assertRaises(ConfigError, self.relay, allow_clients="/nonexistent/keys")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from derp.core.admission import ALLOWED, AdmissionStats, Answer, Kind, Question, Verdict
@@ -25,6 +26,7 @@ class FakeSource:
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
+        self.label = "the oracle"
         self.asked: list[tuple[Question, bool]] = []
         self.open: list[Deferred[Answer]] = []
         self.closed = False
@@ -92,6 +94,18 @@ class AskedSourceTests(SynchronousTestCase):
             self.assertEqual(self.stats.stale, 1)
             self.clock.advance(1)
             self.assertIs(self.say(GONE), GONE)
+
+    def test_log(self) -> None:
+        """It is told once that nobody answers, and once that somebody does again."""
+        with capturedLogs() as events:
+            for answer in (ALLOWED, GONE, GONE, BAD, NO, GONE):
+                self.clock.advance(STALE_S)
+                self.say(answer)
+        gone, back = (
+            "admission: the oracle cannot be reached",
+            "admission: the oracle answers again",
+        )
+        self.assertEqual([formatEvent(event) for event in events], [gone, back, gone])
 
     def test_recheck(self) -> None:
         """A re-check is asked whatever is known, is never answered stale, and is remembered."""
