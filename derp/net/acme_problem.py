@@ -10,6 +10,8 @@ from derp.errors import DERPError
 
 _PREFIX: Final = "urn:ietf:params:acme:error:"
 _MOST_SHOWN: Final = 400
+MOST_TEXT: Final = 1200
+"""Characters of an error; parts of it are the authority's words."""
 _MOST_SUBPROBLEMS: Final = 3
 
 
@@ -23,7 +25,7 @@ class ACMEError(DERPError):
     """
 
     def __init__(self, text: str, *, kind: str = "", retry_after: float = 0.0) -> None:
-        super().__init__(text)
+        super().__init__(printable(text, MOST_TEXT))
         self.kind = kind
         self.retry_after = retry_after
 

@@ -23,6 +23,8 @@ from derp.net.certificate_status import moment
 
 MOST_NAMES: Final = 256
 """Names that failures are remembered of; only names a policy lets pass come here."""
+MOST_WAITING: Final = 1024
+"""Who waits for one flight; clients come as fast as they like, and flights last minutes."""
 
 log = Logger()
 
@@ -71,6 +73,8 @@ class Flights:
             if backoff is None and len(self._backoffs) >= MOST_NAMES:
                 return fail(ACMEError("too many names fail"))
             self._begin(name)
+        if len(self._flights[name][1]) >= MOST_WAITING:
+            return fail(ACMEError("too many wait for it"))
         waiting: Deferred[None] = Deferred(lambda gone: self._leave(name, gone))
         self._flights[name][1].append(waiting)
         return waiting

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from derp.errors import ConfigError
-from derp.net.cert_files import KeyedChain, complaints, manual_paths, read_manual
+from derp.net.cert_files import KeyedChain, complaints, manual_paths, parse_ip, read_manual
 from derp.net.certificate_status import CertificateStatus
 from derp.net.certificates import ManualCertificates
 from derp.net.reload import ReloadableFile
@@ -79,5 +79,7 @@ class ManualFiles:
 
     def _describe(self) -> None:
         served = self._certificates.served
-        self.status.source = "self-signed" if served.self_signed else "manual"
+        # Only what we made ourselves, or could have: one for a name is renewed by whoever made it.
+        ours = served.self_signed and parse_ip(self._hostname) is not None
+        self.status.source = "self-signed" if ours else "manual"
         self.status.not_before, self.status.not_after = served.not_before, served.not_after

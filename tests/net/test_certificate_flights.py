@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from derp.net.acme_problem import ACMEError
-from derp.net.certificate_flights import MOST_NAMES, Flights
+from derp.net.certificate_flights import MOST_NAMES, MOST_WAITING, Flights
 
 
 class FlightsTests(SynchronousTestCase):
@@ -116,6 +116,15 @@ class FlightsTests(SynchronousTestCase):
         for each in (waiting, begun, self.flights.board("c")):
             self.failureResultOf(each, ACMEError)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_crowd(self) -> None:
+        """However many come while an attempt is under way, only so many are kept waiting."""
+        waiting = [self.flights.board("a") for _ in range(MOST_WAITING)]
+        error = self.failureResultOf(self.flights.board("a"), ACMEError)
+        self.assertIn("too many wait", error.getErrorMessage())
+        waiting[0].cancel()
+        self.failureResultOf(waiting[0])
+        self.assertNoResult(self.flights.board("a"))
 
     def test_bound(self) -> None:
         """Failures of so many names are remembered, and no more are tried."""
