@@ -73,7 +73,7 @@ def parse_header(header: bytes) -> Any:
         else:
             source = V1Parser.parse(header[:-2]).source
         return None if source is None else _sockname(source)
-    except (InvalidProxyHeader, ValueError, KeyError) as error:
+    except (InvalidProxyHeader, ValueError, KeyError, TypeError) as error:
         raise ProtocolError(f"PROXY header that makes no sense: {header[:64]!r}") from error
 
 
