@@ -6,6 +6,7 @@ Made with treq, and looking like those of Go's client. Redirects are not followe
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,6 +20,7 @@ from twisted.web.client import HTTPConnectionPool, ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
+from zope.interface import implementer
 
 from derp.errors import DERPError
 
@@ -29,6 +31,9 @@ IDLE_S: Final = 90
 AGENT: Final = "Go-http-client/1.1"
 
 _MAX_REASON: Final = 200
+_PACKED: Final = b"Still-Packed"
+_GZIP: Final = 31
+"""What zlib calls gzip's format, with the largest window."""
 
 
 class NoAnswer(DERPError):
@@ -64,6 +69,11 @@ class Head:
         return shortened(f"{self.status} {phrase}")
 
     @property
+    def is_packed(self) -> bool:
+        """Whether the body is compressed."""
+        return bool(self.response.headers.hasHeader(_PACKED))
+
+    @property
     def location(self) -> str:
         """Where a redirect leads; empty if nowhere."""
         values = self.response.headers.getRawHeaders(b"Location") or [b""]
@@ -71,10 +81,39 @@ class Head:
 
     def drop(self) -> Deferred[bytes]:
         """Do without the body; the connection is kept if all of it is there already."""
-        body = _Body(self.reactor, 1, lambda data: True)
+        body = _Body(self, 1, lambda data: True)
         self.response.deliverBody(body)
         body.end()
         return body.done
+
+
+@implementer(IAgent)
+class _StillPacked:
+    """
+    Hides from treq that a body is compressed.
+
+    It would unpack what comes without a bound, a thousand bytes for each one.
+    """
+
+    def __init__(self, agent: IAgent) -> None:
+        self._agent = agent
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: Any = None,
+    ) -> Deferred[Any]:
+        """See ``IAgent``."""
+        return self._agent.request(method, uri, headers, bodyProducer).addCallback(self._hide)
+
+    def _hide(self, response: Any) -> Any:
+        codings = response.headers.getRawHeaders(b"Content-Encoding", [])
+        if [coding.strip().lower() for coding in codings] == [b"gzip"]:
+            response.headers.removeHeader(b"Content-Encoding")
+            response.headers.setRawHeaders(_PACKED, codings)
+        return response
 
 
 async def send(
@@ -90,7 +129,7 @@ async def send(
 
     :raises NoAnswer: if there is no response.
     """
-    client = HTTPClient(agent)  # a new one each time, since it would keep cookies
+    client = HTTPClient(_StillPacked(agent))  # a new one each time: it would keep cookies
     try:
         response = await client.request(
             method,
@@ -119,7 +158,7 @@ async def read_body(
     :return: at most ``limit`` bytes.
     :raises BrokenAnswer: if the body was cut off before ``enough``.
     """
-    body = _Body(head.reactor, limit, enough)
+    body = _Body(head, limit, enough)
     head.response.deliverBody(body)
     return await body.done
 
@@ -131,9 +170,10 @@ class _Body(Protocol):
     The result comes in the turn after, when the connection of a body that has ended is free.
     """
 
-    def __init__(self, reactor: Any, limit: int, enough: Callable[[bytes], bool]) -> None:
+    def __init__(self, head: Head, limit: int, enough: Callable[[bytes], bool]) -> None:
         self.done: Deferred[bytes] = Deferred(lambda _: self._give_up())
-        self._reactor = reactor
+        self._reactor = head.reactor
+        self._unpacker = zlib.decompressobj(_GZIP) if head.is_packed else None
         self._limit = limit
         self._enough = enough
         self._data = b""
@@ -143,7 +183,11 @@ class _Body(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._settling is not None or self.done.called:
             return
-        self._data = (self._data + data)[: self._limit]
+        try:
+            self._data += self._unpack(data, self._limit - len(self._data))
+        except zlib.error:
+            self._break("the answer is no gzip")
+            return
         if len(self._data) == self._limit or self._enough(self._data):
             self.end()
 
@@ -155,7 +199,14 @@ class _Body(Protocol):
         if reason.check(ResponseDone, PotentialDataLoss):
             self.end()
         else:
-            self.done.errback(BrokenAnswer(f"the answer was cut off: {explain(reason.value)}"))
+            self._break(f"the answer was cut off: {explain(reason.value)}")
+
+    def _unpack(self, data: bytes, room: int) -> bytes:
+        return self._unpacker.decompress(data, room) if self._unpacker else data[:room]
+
+    def _break(self, problem: str) -> None:
+        self._abort()
+        self.done.errback(BrokenAnswer(problem))
 
     def end(self) -> None:
         """Give what there is. A body that does not end by itself in this turn is cut off."""

@@ -131,10 +131,19 @@ class AnswerTests(URLTestCase):
 
     async def test_gzip(self) -> None:
         """Compressed as we said we take it."""
-        packer = zlib.compressobj(wbits=31)
-        body = packer.compress(b'{"Allow":true}') + packer.flush()
-        head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
-        await self.assert_verdicts({head.encode() + body: ALLOWED})
+        head = "HTTP/1.1 200 OK\r\nContent-Encoding: GZip\r\nContent-Length: {}\r\n\r\n"
+        table: dict[bytes, Verdict] = {}
+        for text, verdict in (
+            (b'{"Allow":true}', ALLOWED),
+            (b'{"Allow":false}', DENIED),
+            (b" " * (1 << 24), FAULT),
+            (b'{"Allow":true}' + b" " * (1 << 24), ALLOWED),
+        ):
+            packer = zlib.compressobj(wbits=31)
+            body = packer.compress(text) + packer.flush()
+            table[head.format(len(body)).encode() + body] = verdict
+        table[head.format(14).encode() + b'{"Allow":true}'] = FAULT
+        await self.assert_verdicts(table)
 
     async def test_connection_is_kept(self) -> None:
         """Answers in good order come on one connection; cookies are not sent back."""
