@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
+from twisted.internet.task import deferLater
 
 from derp.config import ListeningPlace, PlaceKind
 from derp.errors import ConfigError
@@ -23,6 +24,7 @@ from tests.integration.waiting import in_time
 from tests.net.http_exchange import Answer, Exchange
 from tests.net.test_proxy_header import NONSENSE, V1, V2_LOCAL, V2_TCP4, V2_TCP6
 
+_reactor: Any = reactor
 LOOPBACK, _ = parse_proxies("--x", "127.0.0.0/8")
 GET = b"GET /debug/ HTTP/1.1\r\nHost: h\r\nConnection: close\r\n%s\r\n"
 
@@ -54,7 +56,7 @@ class PlaceCase(RelayTestCase):
         reader.transport.setTcpNoDelay(True)
         reader.transport.write(data)
         for piece in more:
-            await self.until(lambda: True, "a turn")
+            await deferLater(_reactor, 0.001)  # else it would be one segment
             reader.transport.write(piece)
         return reader
 
@@ -233,17 +235,25 @@ class ProxyProtocolTests(PlaceCase):
     async def test_nonsense(self) -> None:
         """A header that makes no sense closes the connection; the place is given back."""
         relay = self.relay(trusted_proxies=LOOPBACK)
-        for header in (
-            *NONSENSE,
-            b"PROXY " + b"x" * 200,
-            V2_LOCAL[:14] + b"\xff\xff",
-            V1[:4] + b"?",
-        ):
-            reader = await self.say(header[:4], header[4:])
+        huge = (b"PROXY " + b"x" * 200, V2_LOCAL[:14] + b"\xff\xff")
+        for header in (*NONSENSE, *huge):
+            reader = await self.say(header[:6], header[6:])
             await self.until(lambda reader=reader: reader.lost, "the end")
             self.assertEqual(reader.data, b"", header)
-        self.assertEqual(relay.proxies.stats.bad_proxy_headers, len(NONSENSE) + 3)
+        self.assertEqual(relay.proxies.stats.bad_proxy_headers, len(NONSENSE) + 2)
         await self.until(lambda: not relay.limits.door.handshakes, "the places")
+
+    async def test_change_of_mind(self) -> None:
+        """What began like a header and is none cannot be put back, so it is closed."""
+        relay = self.relay(trusted_proxies=LOOPBACK)
+        reader = await self.say(b"PROX")
+        members = relay.hub._members.values()
+        await self.until(
+            lambda: any(getattr(member, "_taken", b"") for member in members), "its first bytes"
+        )
+        reader.transport.write(b"?")
+        await self.until(lambda: reader.lost, "the end")
+        self.assertEqual(relay.proxies.stats.bad_proxy_headers, 1)
 
     async def test_slow(self) -> None:
         """A header has its time, however its bytes drip in."""
