@@ -177,6 +177,7 @@ class _Body(Protocol):
         self._limit = limit
         self._enough = enough
         self._data = b""
+        self._problem = ""
         self._lost = False
         self._settling: IDelayedCall | None = None
 
@@ -205,8 +206,8 @@ class _Body(Protocol):
         return self._unpacker.decompress(data, room) if self._unpacker else data[:room]
 
     def _break(self, problem: str) -> None:
-        self._abort()
-        self.done.errback(BrokenAnswer(problem))
+        self._problem = problem
+        self.end()
 
     def end(self) -> None:
         """Give what there is. A body that does not end by itself in this turn is cut off."""
@@ -215,7 +216,11 @@ class _Body(Protocol):
 
     def _settle(self) -> None:
         self._abort()
-        if not self.done.called:
+        if self.done.called:
+            return
+        if self._problem:
+            self.done.errback(BrokenAnswer(self._problem))
+        else:
             self.done.callback(self._data)
 
     def _give_up(self) -> None:
