@@ -116,6 +116,13 @@ class ManualService(CertificateService):
             )
         reloader.add(self._files.file())
 
+    def startService(self) -> None:
+        """Watch the files; say how a map names an address, in one line, as derper does."""
+        super().startService()
+        line = self._certificates.node_line()
+        if line is not None:
+            log.info("clients know this relay by its pin; as a DERPNode: {line}", line=line)
+
     def statuses(self) -> list[CertificateStatus]:
         return [self._files.status]
 

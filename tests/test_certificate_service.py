@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from unittest import mock
 
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from derp import certificate_service as module
@@ -60,6 +62,16 @@ class CertificateServiceTests(SynchronousTestCase):
         self.assertEqual(made.statuses()[0].source, "self-signed")
         self.assertTrue(made.pin().startswith("sha256-raw:"))
         self.assertIn("pinned by CertName", made.describe())
+
+    def test_node_line(self) -> None:
+        """The DERPNode of an address stands in one line of the log, as scripts look for it."""
+        made = self.make(certmode=CertMode.MANUAL, hostname=IP)
+        with capturedLogs() as events:
+            made.startService()
+        self.addCleanup(made.stopService)
+        lines = [line for line in map(formatEvent, events) if line and "DERPNode" in line]
+        node = json.loads(lines[0].partition("DERPNode: ")[2])
+        self.assertEqual((node["HostName"], node["CertName"]), (IP, made.pin()))
 
     def test_hosts(self) -> None:
         """A name: the TLS port first, then the plain one, at Let's Encrypt."""
