@@ -38,6 +38,8 @@ MAX_KEEPALIVE_TIME: Final = 32767.0
 MAX_USER_TIMEOUT: Final = ((1 << 31) - 1) / 1000
 """Seconds; ``TCP_USER_TIMEOUT`` is a C ``int`` of milliseconds."""
 
+MAX_DRAIN: Final = 3600.0
+"""Seconds; our own bound."""
 MIN_REVERIFY: Final = 1.0
 MAX_REVERIFY: Final = 366 * 86400.0
 """Seconds; our own bounds."""
@@ -107,6 +109,9 @@ def config_from_flags(
         reverify_interval=_reverify_interval(flags),
         **limit_fields(flags),
         **place_fields(flags, tls, resolve),
+        drain_seconds=_duration(flags, "drain-seconds", MAX_DRAIN, least=0.0),
+        handover_socket=flags.text("handover-socket"),
+        stun_follows_readiness=flags.bool("stun-follows-readiness"),
         tcp_keepalive_time=_duration(flags, "tcp-keepalive-time", MAX_KEEPALIVE_TIME),
         tcp_user_timeout=_duration(flags, "tcp-user-timeout", MAX_USER_TIMEOUT, least=0.0),
         tcp_write_timeout=_duration(flags, "tcp-write-timeout", MAX_USER_TIMEOUT, least=0.0),

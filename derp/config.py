@@ -167,6 +167,12 @@ class Config:
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     trust_unix_sockets: bool = False
     """``unix`` in ``--trusted-proxies``."""
+    drain_seconds: float = 5.0
+    """How long sending everybody away may take before the process exits."""
+    handover_socket: str = ""
+    """Unix socket through which a new process takes the listening sockets over; empty is off."""
+    stun_follows_readiness: bool = False
+    """Whether STUN and probe paths fall silent for every reason that ``/readyz`` has."""
     tcp_keepalive_time: float = 600.0
     """Idle seconds before the first probe; 0 is 15 s (Go's default), negative is off."""
     tcp_user_timeout: float = 15.0

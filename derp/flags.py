@@ -162,7 +162,8 @@ PAGES: Final = (
         "metrics-addr",
         Kind.STRING,
         "",
-        "Address (host:port) for /metrics and /healthz, open to whoever reaches it; empty is off.",
+        "Address (host:port) for /metrics, /healthz and /readyz, open to whoever reaches it; "
+        "empty is off.",
     ),
     Flag("ace", Kind.BOOL, False, "Forward CONNECT requests to Tailscale's control servers."),
 )
@@ -345,6 +346,30 @@ LIMITS: Final = (
     ),
 )
 
+LIFE: Final = (
+    Flag(
+        "drain-seconds",
+        Kind.DURATION,
+        5.0,
+        "How long a relay that is stopped takes to send its clients away, one after the other; "
+        "they are told before. Two seconds later it ends in any case. 0 is at once.",
+    ),
+    Flag(
+        "handover-socket",
+        Kind.STRING,
+        "",
+        "Unix socket through which a new relay with the same flags takes the open ports over "
+        "from this one, which then drains and exits: a restart that refuses nobody.",
+    ),
+    Flag(
+        "stun-follows-readiness",
+        Kind.BOOL,
+        False,
+        "Answer neither STUN nor probes whenever /readyz says no: clients then move away. "
+        "Without it only while starting and stopping.",
+    ),
+)
+
 OTHER: Final = (
     Flag(
         "check-config",
@@ -363,6 +388,7 @@ GROUPS: Final[tuple[tuple[str, tuple[Flag, ...]], ...]] = (
     ("Mesh", MESH),
     ("Who may use the relay", ADMISSION),
     ("Limits", LIMITS),
+    ("Starting and stopping", LIFE),
     ("Other", OTHER),
 )
 """Heading and flags, in the order of ``--help``."""

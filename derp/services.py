@@ -49,6 +49,7 @@ from derp.net.metrics_site import build_metrics_site
 from derp.net.open_files import raise_open_file_limit
 from derp.net.port import TCPOptions
 from derp.net.rate_config import loader
+from derp.net.relay_life import RelayLife
 from derp.net.relay_limits import RelayLimits
 from derp.net.relay_protocol import RelayServer
 from derp.net.reload import ReloadableFile, Reloader
@@ -76,6 +77,7 @@ class RelayService(MultiService):
     :ivar relay: the state, for tests and tools.
     :ivar listeners: main port first, then plain and metrics ports where asked for.
     :ivar sources: what is shown of it.
+    :ivar life: its phase; drains it, and lets another process take its place.
     :ivar reloader: takes care of files that may change; whoever loads one adds it there.
     """
 
@@ -128,6 +130,7 @@ class RelayService(MultiService):
         if self.certificates is not None:
             self.certificates.setServiceParent(self)
         self.listeners: list[Listener] = []
+        self.life = RelayLife(reactor, config, self.server, self.listeners, self.stun)
         self._add_sites(reactor)
         if not knobs.disable_rtt_stats:
             _Sampling(RTTSampler(self.server, reactor)).setServiceParent(self)
@@ -221,6 +224,7 @@ class RelayService(MultiService):
             dial=hostname_endpoints(reactor),
             tls_stats=sources.tls_requests,
             proxies=self.proxies,
+            lifecycle=self.life.state,
         )
         sources.websocket_accepts = lambda: parts.websocket_stats.accepts
         main = build_main_site(parts)
@@ -266,6 +270,7 @@ class RelayService(MultiService):
         raise_open_file_limit()
         options = TCPOptions(self.config.tcp_keepalive_time, self.config.tcp_user_timeout)
         try:
+            self.life.inherit(os.environ)
             for listener in self.listeners:
                 listener.open(self.hub, options)
             if self.stun is not None:
@@ -284,6 +289,7 @@ class RelayService(MultiService):
         for listener in self.listeners:
             assert listener.opened is not None
             listener.opened.start()
+        self.life.started()
         log.info("{block}", block=self._start_block())
 
     def _start_block(self) -> str:
@@ -321,6 +327,7 @@ class RelayService(MultiService):
     def stopService(self) -> Deferred[Any]:
         """Close the ports, cut the connections, leave nothing in the reactor."""
         stopped = super().stopService()
+        self.life.stopped()
         self.server.close_all()
         self._close_ports()
         done: Deferred[Any] = DeferredList([stopped] if stopped else [])

@@ -9,6 +9,7 @@ STARTING   STOP        STOPPED
 READY      DRAIN       DRAINING
 READY      STOP        STOPPED
 DRAINING   STOP        STOPPED
+STOPPED    STARTED     READY
 =========  ==========  ========================================================================
 
 DRAIN and STOP may come again, and DRAIN may come too late: such events change nothing. Any
@@ -58,7 +59,11 @@ TRANSITIONS: Final[dict[Phase, dict[Event, Phase]]] = {
         Event.DRAIN: Phase.DRAINING,
         Event.STOP: Phase.STOPPED,
     },
-    Phase.STOPPED: {Event.DRAIN: Phase.STOPPED, Event.STOP: Phase.STOPPED},
+    Phase.STOPPED: {
+        Event.STARTED: Phase.READY,
+        Event.DRAIN: Phase.STOPPED,
+        Event.STOP: Phase.STOPPED,
+    },
 }
 
 
@@ -114,6 +119,11 @@ class Lifecycle:
     def is_ready(self) -> bool:
         """Whether it should be given work."""
         return self.phase is Phase.READY and not self.unfit
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether it takes clients, fit or not."""
+        return self.phase is Phase.READY
 
     @property
     def word(self) -> str:

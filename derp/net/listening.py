@@ -46,6 +46,16 @@ class Listener:
     opens: Callable[[], bool] = _always
     """Asked for each connection, see :class:`RelayPort`."""
     opened: RelayPort | None = None
+    adopted: socket.socket | None = None
+    """A socket that listens there already; taken over by :meth:`open`."""
+    handed_over: bool = False
+    """Another process listens there, too, and goes on when we close."""
+
+    @property
+    def key(self) -> str:
+        """Names the place as it was asked for: the same in two processes with the same flags."""
+        place = self.place
+        return f"{self.flag} {place.kind} [{place.host}]:{place.port} {place.fd} {place.path}"
 
     def open(self, hub: Hub, options: TCPOptions) -> None:
         """
@@ -54,7 +64,10 @@ class Listener:
         :raises ConfigError: naming flag, address and cure.
         """
         place = self.place
-        if place.kind is PlaceKind.UNIX:
+        adopted, self.adopted = self.adopted, None
+        if adopted is not None:
+            sock = _checked(self.flag, adopted, options, "the inherited socket")
+        elif place.kind is PlaceKind.UNIX:
             sock = _open_unix(self.flag, place.path)
         elif place.kind is PlaceKind.FD:
             sock = _open_inherited(self.flag, place.fd, options)
@@ -68,7 +81,7 @@ class Listener:
         if opened is None:
             return
         opened.stop()
-        if self.place.kind is PlaceKind.UNIX:
+        if self.place.kind is PlaceKind.UNIX and not self.handed_over:
             with suppress(OSError):
                 os.unlink(self.place.path)
 
@@ -134,13 +147,21 @@ def _open_inherited(flag: str, fd: int, options: TCPOptions) -> socket.socket:
             f"{flag}: descriptor {fd} is no socket we inherited ({reason}): let systemd or the "
             "like pass a listening socket"
         ) from error
+    return _checked(flag, sock, options, f"descriptor {fd}")
+
+
+def _checked(flag: str, sock: socket.socket, options: TCPOptions, what: str) -> socket.socket:
+    """
+    Make a socket that others opened one of ours.
+
+    :param what: names it for the error.
+    :raises ConfigError: if nobody can come in through it.
+    """
     families = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
     listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     if sock.type != socket.SOCK_STREAM or sock.family not in families or not listens:
         sock.close()
-        raise ConfigError(
-            f"{flag}: descriptor {fd} is no listening stream socket: pass one that listens"
-        )
+        raise ConfigError(f"{flag}: {what} is no listening stream socket: pass one that listens")
     if sock.family != socket.AF_UNIX:
         options.apply(sock)
     sock.setblocking(False)

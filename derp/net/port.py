@@ -168,6 +168,11 @@ class RelayPort:
         self._sock.close()
         return succeed(None)
 
+    @property
+    def listening_socket(self) -> socket.socket:
+        """What it listens on, for a successor."""
+        return self._sock
+
     def getHost(self) -> IPv4Address | IPv6Address | UNIXAddress:
         """See ``IListeningPort.getHost``."""
         return address_of(self._sock.getsockname())

@@ -89,6 +89,8 @@ class RelayServer:
         self.debug_logs = debug_logs
         self.prober_debug_logs = prober_debug_logs
         self.stopping = False
+        self.draining = False
+        """Nobody is let in any more; see :mod:`derp.net.drain`."""
         self.protocols: set[RelayProtocol] = set()
         self._random = Random()  # noqa: S311 - spreads keepalives, guards nothing
 
@@ -207,6 +209,9 @@ class RelayProtocol:
         self.close(f"receive client key: nothing complete within {LOGIN_S:.0f} s")
 
     def _ask_admission(self, request: LoginRequest) -> None:
+        if self._server.draining:
+            self._session.refuse("the relay is draining")
+            return
         limits, admission = self._server.limits, self._server.admission
         refusal = None if limits is None else limits.judge(request)
         if refusal is not None:

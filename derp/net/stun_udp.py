@@ -101,6 +101,21 @@ class STUNServer:
         self._responder: Responder | None = None
         self._resume_call: IDelayedCall | None = None
         self._address = ""
+        self._inherited: socket.socket | None = None
+
+    @property
+    def key(self) -> str:
+        """Names the place as it was asked for: the same in two processes with the same flags."""
+        return f"--stun-port [{self._host}]:{self._wanted_port}"
+
+    @property
+    def bound_socket(self) -> socket.socket | None:
+        """What it answers on, for a successor."""
+        return self._udp
+
+    def inherit(self, udp: socket.socket) -> None:
+        """Use this socket, bound by others, at the next :meth:`start`."""
+        self._inherited = udp
 
     @property
     def port(self) -> int:
@@ -115,7 +130,9 @@ class STUNServer:
         """
         if self._udp is not None:
             return
-        udp = bind_udp(self._host, self._wanted_port)
+        inherited, self._inherited = self._inherited, None
+        udp = bind_udp(self._host, self._wanted_port) if inherited is None else inherited
+        udp.setblocking(False)
         self._udp = udp
         self._address = _show(*udp.getsockname()[:2])
         batch = open_batch(udp)
