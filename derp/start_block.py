@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from derp.durations import format_duration
 from derp.net.admission_url import shown
 from derp.net.local_api import default_socket
+from derp.sizes import format_size
 from derp.wire.keys import format_node_public
 from derp.wire.node_json import RelayNode, format_headscale_yaml, format_policy_block
 
@@ -54,12 +56,37 @@ def protections(config: Config) -> list[str]:
         lines.append("mesh key: from setec, its holders may watch, forward and close clients")
     elif config.mesh_key is not None:
         lines.append("mesh key: set, its holders may watch, forward and close clients")
+    lines += _limits(config)
     timeout = config.tcp_write_timeout
     if timeout > 0:
         lines.append(f"a client that takes no byte for {timeout:g} s is cut (--tcp-write-timeout)")
     else:
         lines.append("clients that take no bytes are never cut (--tcp-write-timeout=0)")
     return lines
+
+
+def _limits(config: Config) -> list[str]:
+    """Say how much of this relay there is."""
+    given = {
+        "--accept-connection-limit": config.accept_connection_limit < inf
+        and f"{config.accept_connection_limit:g} new connections per second",
+        "--max-handshakes": config.max_handshakes
+        and f"{config.max_handshakes} connections on their way in",
+        "--max-clients": config.max_clients and f"{config.max_clients} clients",
+        "--max-clients-per-ip": config.max_clients_per_ip
+        and f"{config.max_clients_per_ip} clients per address",
+        "--server-rate-limit": config.server_rate_limit
+        and f"{format_size(config.server_rate_limit)} per second in all",
+        "--monthly-quota": config.monthly_quota
+        and f"{format_size(config.monthly_quota)} per month",
+    }
+    limits = [f"{text} ({flag})" for flag, text in given.items() if text]
+    if config.rate_config:
+        limits.append(f"as {config.rate_config} says (--rate-config)")
+    if not limits:
+        return ["limits: none, clients may send as much as they can"]
+    first, *others = limits
+    return [f"limits: {first}", *(f"        {other}" for other in others)]
 
 
 def _admission(config: Config) -> list[str]:

@@ -15,9 +15,9 @@ class ProtectionTests(SynchronousTestCase):
     """:func:`derp.start_block.protections`."""
 
     def admission(self, **flags: object) -> list[str]:
-        """The lines before those about time-outs."""
+        """The lines before those about limits."""
         lines = protections(replace(Config(), **flags))  # type: ignore[arg-type]
-        end = next(n for n, line in enumerate(lines) if line.startswith("a client that takes"))
+        end = next(n for n, line in enumerate(lines) if line.startswith("limits: "))
         return lines[:end]
 
     def test_none(self) -> None:
@@ -62,3 +62,33 @@ class ProtectionTests(SynchronousTestCase):
     def test_default_socket(self) -> None:
         """The socket that will be asked is named also if the operator did not."""
         self.assertRegex(self.admission(verify_clients=True)[0], r"tailscaled at \S+\.sock ")
+
+    def limits(self, **flags: object) -> list[str]:
+        """The lines about limits."""
+        lines = protections(replace(Config(), **flags))  # type: ignore[arg-type]
+        return [line for line in lines if line.startswith(("limits: ", "        "))]
+
+    def test_limits(self) -> None:
+        """Each limit with its flag; a relay without any says so."""
+        none = "limits: none, clients may send as much as they can"
+        self.assertEqual(self.limits(), [none])
+        self.assertEqual(
+            self.limits(
+                accept_connection_limit=2.5,
+                max_handshakes=9,
+                max_clients=8,
+                max_clients_per_ip=7,
+                server_rate_limit=10**7,
+                monthly_quota=2 << 40,
+                rate_config="/r",
+            ),
+            [
+                "limits: 2.5 new connections per second (--accept-connection-limit)",
+                "        9 connections on their way in (--max-handshakes)",
+                "        8 clients (--max-clients)",
+                "        7 clients per address (--max-clients-per-ip)",
+                "        10 MB per second in all (--server-rate-limit)",
+                "        2 TiB per month (--monthly-quota)",
+                "        as /r says (--rate-config)",
+            ],
+        )
