@@ -7,8 +7,8 @@ sentence on stderr and exit code 1, at whatever point of the start it is found; 
 would print the whole help for a wrong flag, and a traceback for a port in use.
 
 What twistd does itself and is not changed here: it writes ``twistd.pid`` in the working
-directory (``--pidfile=`` turns that off), and ends by the signal it was stopped with. It would
-die of SIGHUP, too; the running relay reads its files again (:mod:`derp.net.reload`).
+directory (``--pidfile=`` turns that off). It would die of the signals that stop it, and of
+SIGHUP: those are ours (:mod:`derp.net.process_end`, :mod:`derp.net.reload`).
 """
 
 from __future__ import annotations
@@ -146,11 +146,16 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     from derp.services import build
+    from derp.supervision import supervise
+
+    def clean_up() -> None:
+        _remove_pid_file(options.parent)
 
     for notice in options.config.notices:
         log.warn("{notice}", notice=notice)
     with _ending_the_start(options):
-        return RelayStart(build(options.config, reactor), options)
+        relay = supervise(build(options.config, reactor), reactor, clean_up=clean_up)
+        return RelayStart(relay, options)
 
 
 @contextmanager

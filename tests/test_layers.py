@@ -16,6 +16,7 @@ LAYERS = {
     "derp.certificate_service": 3,
     "derp.services": 3,
     "derp.start_block": 3,
+    "derp.supervision": 3,
     "derp.tools": 3,
     "derp.acme_flags": 4,
     "derp.addresses": 4,

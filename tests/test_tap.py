@@ -15,7 +15,7 @@ from twisted.plugin import getPlugins
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
-from derp import __version__, tap
+from derp import __version__, supervision, tap
 from derp.command_line import config_from_flags
 from derp.config import Config
 from derp.errors import ConfigError
@@ -157,6 +157,7 @@ class MakeServiceTests(TapTestCase):
         """Replace :mod:`derp.services` for one test."""
         module = ModuleType("derp.services")
         module.build = build  # type: ignore[attr-defined]
+        self.patch(supervision, "supervise", lambda relay, reactor, clean_up: relay)
         before = sys.modules.get("derp.services")
         sys.modules["derp.services"] = module
         self.addCleanup(self._put_back, before)

@@ -113,6 +113,7 @@ class Reloader(Service):
 
     def __init__(self, reactor: Any) -> None:
         self.files: list[ReloadableFile] = []
+        self._before: list[Callable[[], object]] = []
         self._listeners: list[Callable[[], object]] = []
         self._clock = reactor
         self._looking = LoopingCall(self.look)
@@ -124,6 +125,10 @@ class Reloader(Service):
         """Take care of a file from now on."""
         self.files.append(file)
         return file
+
+    def when_reloading(self, listener: Callable[[], object]) -> None:
+        """Call this before every :meth:`reload_all`."""
+        self._before.append(listener)
 
     def when_reloaded(self, listener: Callable[[], object]) -> None:
         """Call this after every :meth:`reload_all`, whatever came of it."""
@@ -149,6 +154,8 @@ class Reloader(Service):
     def reload_all(self) -> None:
         """Read every file again."""
         log.info("reload: reading {count} files again", count=len(self.files))
+        for listener in self._before:
+            listener()
         self._reload(self.files)
         for listener in self._listeners:
             listener()

@@ -30,6 +30,9 @@ class Refusing(Service):
 
 services = sys.modules["derp.services"] = types.ModuleType("derp.services")
 services.build = lambda config, reactor: Refusing()
+
+from derp import supervision
+supervision.supervise = lambda relay, reactor, clean_up: relay
 {TWISTD}
 """
 """twistd with a relay whose port is taken."""
