@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from treq.client import HTTPClient
 from treq.content import collect
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.client import ResponseFailed
@@ -152,12 +152,20 @@ class SignedRequests:
     async def _exchange(
         self, method: str, url: str, headers: Headers, body: bytes | None
     ) -> Answer:
-        response: IResponse = await self._http.request(
-            method, url, headers=headers, data=body, allow_redirects=method != "POST"
-        )
         content = bytearray()
-        # What is too long is read on and forgotten until the deadline.
-        await collect(response, lambda data: content.extend(data[: MAX_ANSWER_LEN - len(content)]))
+        try:
+            response: IResponse = await self._http.request(
+                method, url, headers=headers, data=body, allow_redirects=method != "POST"
+            )
+            # What is too long is read on and forgotten until the deadline.
+            await collect(
+                response, lambda data: content.extend(data[: MAX_ANSWER_LEN - len(content)])
+            )
+        except ResponseFailed as error:
+            # This is what a cancelled request fails with; it must not look like an answer.
+            if any(reason.check(CancelledError) for reason in error.reasons):
+                raise CancelledError from None
+            raise
         fields = {
             name.decode("ascii", "replace").lower(): values[-1].decode("ascii", "replace")
             for name, values in response.headers.getAllRawHeaders()

@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
-from twisted.web.client import ResponseDone
+from twisted.web.client import ResponseDone, ResponseNeverReceived
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
@@ -87,7 +87,7 @@ class FakeCA:
         faults = self.faults.get(path)
         answer = faults.pop(0) if faults else self._answer(path, payload)
         if answer is None:
-            silent: Deferred[IResponse] = Deferred()
+            silent: Deferred[IResponse] = Deferred(_as_agents_end)
             self.silent.append(silent)
             return silent
         return succeed(_Response(answer, f"nonce{next(self._nonces)}"))
@@ -197,6 +197,10 @@ class FakeCA:
             .add_extension(issuer, critical=False)
             .sign(self._key, SHA256())
         )
+
+
+def _as_agents_end(cancelled: Deferred[IResponse]) -> None:
+    cancelled.errback(ResponseNeverReceived([Failure(CancelledError())]))
 
 
 def problem(status: int, kind: str, detail: str, **headers: str) -> Answer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cryptography import x509
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -267,8 +267,10 @@ class OrderTests(ACMECase):
         solver = FakeSolver("http-01")
         done = Deferred.fromCoroutine(self.order(solver))
         self.assertNoResult(done)
+        asked = len(self.ca.requests)
         done.cancel()
-        self.failureResultOf(done)
+        self.failureResultOf(done, CancelledError)
+        self.assertEqual(len(self.ca.requests), asked, "nothing is asked any more")
         self.assertEqual(solver.withdrawn, solver.shown)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
