@@ -129,10 +129,12 @@ class Flights:
             asked = error.retry_after
             delay = backoff.failed(self._clock.seconds(), self._luck(), asked)
             log.error(
-                "cannot get a certificate for {name}: {error}; next attempt in {delay:.0f} s",
+                "cannot get a certificate for {name}: {error}; next attempt in {delay:.0f} s "
+                "or later ({when})",
                 name=name,
                 error=error,
                 delay=delay,
+                when=moment(backoff.retry_at),
             )
             self._ended(name, str(error))
         for each in waiting:

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
@@ -101,6 +102,17 @@ class PebbleTests(TestCase):
         solver = DNS01Hook(reactor, (sys.executable, str(script)), os.environ)
         chain = await self.issue(self.client(pebble), "dns.example.test", solver)
         self.assertTrue(covers(chain.leaf, "dns.example.test"))
+
+    async def test_trusted_by_environment(self) -> None:
+        """SSL_CERT_FILE names the roots where no flag does; without either the CA is refused."""
+        pebble = await self.start()
+        requests = SignedRequests(acme_agent(reactor), reactor)
+        client = ACMEClient(requests, reactor, pebble.url, self.key)
+        with self.assertRaises(ACMEError) as caught:
+            await client.register()
+        self.assertIn("certificate verify failed", str(caught.exception))
+        with mock.patch.dict(os.environ, SSL_CERT_FILE=str(pebble.ca_file)):
+            self.assertTrue(await client.register())
 
     async def test_external_account(self) -> None:
         """Without the account an authority that wants one refuses, with it it serves."""

@@ -131,6 +131,9 @@ class ServingTests(CertificatesCase):
             self.pass_time(60, step=15)
         self.assertGreater(save.call_count, 1)
         self.pass_time(60, step=15)
+        with mock.patch.object(files, "save", save):
+            self.pass_time(300, step=15)
+        self.assertLess(save.call_count, 5, "once written it is not written again")
         again = self.make()
         again.load([NAME])
         found = again.served(NAME)
