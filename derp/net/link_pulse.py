@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 PING_S: Final = 5.0
 """Between two pings, and for each to be answered."""
-MISSED_PINGS: Final = 3
-"""So many unanswered pings in a row, and nothing else heard meanwhile, are a dead link."""
+DEAD_S: Final = 3 * PING_S
+"""A link on which nothing was heard for so long, no pong either, is dead."""
 
 
 class LinkPulse:
@@ -43,7 +43,6 @@ class LinkPulse:
         self._reactor = reactor
         self._client = client
         self._sent = sent
-        self._missed = 0
         self._heard_at = reactor.seconds()
         self._timer: IDelayedCall | None = None
         self._waiting: Deferred[None] | None = None
@@ -68,27 +67,20 @@ class LinkPulse:
         sent = self._sent()
 
         def answered(seconds: float) -> None:
-            self._missed = 0
             self.round_trip_s = seconds
             self.proven = sent
             self.heard()
 
-        def missed(failure: Failure) -> None:
-            failure.trap(RelayError)
-            self._missed += 1
-
-        waiting = self._client.ping(PING_S).addCallbacks(answered, missed)
-        self._waiting = waiting.addErrback(_given_up)
+        self._waiting = self._client.ping(PING_S).addCallbacks(answered, _unanswered)
         self._timer = self._reactor.callLater(PING_S, self._due)
 
     def _due(self) -> None:
         self._timer = None
-        silent_s = self._reactor.seconds() - self._heard_at
-        if self._missed >= MISSED_PINGS and silent_s >= MISSED_PINGS * PING_S:
-            self._client.abort(f"answered none of {self._missed} pings")
+        if self._reactor.seconds() - self._heard_at >= DEAD_S:
+            self._client.abort(f"sent nothing for {DEAD_S:g} s, and answered no ping")
             return
         self._ping()
 
 
-def _given_up(failure: Failure) -> None:
-    failure.trap(CancelledError)
+def _unanswered(failure: Failure) -> None:
+    failure.trap(RelayError, CancelledError)

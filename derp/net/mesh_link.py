@@ -15,7 +15,7 @@ state           what happens
 
 Like derper's ``RunWatchConnectionLoop``, but: the pause grows and is jittered (there: 5 s); a
 packet that the link cannot take is dropped and counted, never waited for, and makes nobody
-reconnect; a link that is dead is found out by pings within 20 s (there: 120 s without a frame);
+reconnect; a link that is dead is found out by pings within 15 s (there: 120 s without a frame);
 and the connection to ourselves is closed.
 
 **What a broken link loses is counted**, as far as anybody can know: a pong proves that the peer

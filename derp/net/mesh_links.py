@@ -151,7 +151,11 @@ class PeerConnector:
         self, on_message: Callable[[ClientEvent], object] | None = None
     ) -> Deferred[RelayClient]:
         """See :class:`derp.net.mesh_link.Connector`."""
-        connector = RelayConnector(
+        return self.make().connect(on_message)
+
+    def make(self) -> RelayConnector:
+        """Make what connects once."""
+        return RelayConnector(
             reactor=self._reactor,
             target=self._target,
             private_key=self._relay.private,
@@ -159,4 +163,3 @@ class PeerConnector:
             watch_conns=True,
             ca_file=self._ca_file,
         )
-        return connector.connect(on_message)

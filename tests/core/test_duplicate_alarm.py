@@ -120,6 +120,35 @@ class DuplicateAlarmTests(SynchronousTestCase):
         third.leave()
         self.assert_told()
 
+    def test_login_settles_anew(self) -> None:
+        """A third login is no turn of speech, and old frames behind it prove nothing."""
+        self.pass_time(SETTLE_S)
+        self.speak(self.old, self.new)
+        third = FakeClient(self.relay, "a")
+        self.speak(self.old, third)
+        self.pass_time(SETTLE_S)
+        self.speak(third)
+        self.assert_told()
+        self.assertEqual(third.take_raw(), [])
+
+    def test_third_login_is_no_turn(self) -> None:
+        """Neither is its first frame."""
+        self.pass_time(SETTLE_S)
+        self.speak(self.old, self.new)
+        third = FakeClient(self.relay, "a")
+        self.pass_time(SETTLE_S)
+        self.speak(third)
+        self.assert_told()
+
+    def test_mesh_peer_with_a_clients_key(self) -> None:
+        """Clients that use a mesh peer's key are told; the mesh peer is not."""
+        peer = FakeClient(self.relay, "a", mesh=True)
+        self.pass_time(SETTLE_S)
+        self.speak(self.old, self.new, self.old, self.new)
+        self.assert_told(TOLD)
+        another = FakeClient(self.relay, "a", mesh=True)
+        self.assertEqual([peer.take_raw(), another.take_raw()], [[], []])
+
     def test_with_common_trouble(self) -> None:
         """The relay's own condition and the alarm are one text; each ends by itself."""
         self.relay.health.report("certificate", "expires soon")

@@ -29,6 +29,8 @@ class FakePeerClient:
         self.pings: list[Deferred[float]] = []
         self.aborted: list[str] = []
         self.closed = False
+        self.lingers = False
+        """Whether closing takes its time."""
         self._clock = clock
         self._on_message = on_message
         self._end: Outcome[RelayError | None] = Outcome()
@@ -57,7 +59,8 @@ class FakePeerClient:
 
     def close(self) -> Deferred[RelayError | None]:
         self.closed = True
-        self._end.succeed(None)
+        if not self.lingers:
+            self._end.succeed(None)
         return self._end.when()
 
     def abort(self, problem: str) -> None:
@@ -94,6 +97,7 @@ class FakeConnector:
 
     def __init__(self, clock: Clock, server_key: bytes = PEER_KEY) -> None:
         self.attempts: list[Deferred[Any]] = []
+        self.given_up = 0
         self.clients: list[FakePeerClient] = []
         self._clock = clock
         self._server_key = server_key
@@ -101,9 +105,12 @@ class FakeConnector:
 
     def connect(self, on_message: Any = None) -> Deferred[Any]:
         self._on_message = on_message
-        attempt: Deferred[Any] = Deferred()
+        attempt: Deferred[Any] = Deferred(self._give_up)
         self.attempts.append(attempt)
         return attempt
+
+    def _give_up(self, attempt: Deferred[Any]) -> None:
+        self.given_up += 1
 
     def accept(self, *keys: bytes) -> FakePeerClient:
         """Let the last attempt succeed; announce keys if there are any."""

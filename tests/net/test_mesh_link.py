@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from derp.config import MeshPeer
 from derp.core.consistency import check
 from derp.core.stats import DropReason, PacketKind
-from derp.net.link_pulse import MISSED_PINGS, PING_S
+from derp.net.link_pulse import DEAD_S, PING_S
 from derp.net.mesh_link import (
     FIRST_PAUSE_S,
     LOGIN_S,
@@ -95,6 +95,17 @@ class WatchTests(MeshLinkCase):
         client.gone(NOBODY)
         self.assertEqual(self.routes(), {OURS})
         self.assertEqual(check(self.relay), [])
+        self.assertEqual(len([line for line in self.lines if "no longer knows" in line]), 1)
+        client.lose()
+        self.assertIn("connection lost, 1 clients are no longer known", self.lines)
+
+    def test_leaving_is_no_news(self) -> None:
+        """A client that leaves is not worth a line, nor is a link without clients."""
+        client = self.connector.accept(OURS, ALICE)
+        client.gone(ALICE)
+        client.gone(OURS)
+        client.lose()
+        self.assertEqual([line for line in self.lines if "no longer" in line], [])
 
     def test_count_is_told(self) -> None:
         """How many there are is logged when the flood has settled, later now and then."""
@@ -288,13 +299,18 @@ class BreakTests(MeshLinkCase):
         self.advance(LOGIN_S)
         self.assertEqual(len(client.aborted), 1)
         self.assertIs(self.only_failure(), LinkFailure.SILENT)
+        self.advance(FIRST_PAUSE_S)
+        self.connector.accept().lose()
+        self.assertEqual(self.link.failures[LinkFailure.REFUSED], 1)
 
     def test_stalled_peer(self) -> None:
-        """A peer that answers no pings and sends nothing else is dead within twenty seconds."""
+        """A peer that answers no pings and sends nothing else is dead within fifteen seconds."""
         client = self.connector.accept(OURS)
         client.pong()
-        self.advance((MISSED_PINGS + 1) * PING_S)
-        self.assertEqual(client.aborted, [f"answered none of {MISSED_PINGS} pings"])
+        self.advance(DEAD_S - PING_S)
+        self.assertEqual(client.aborted, [])
+        self.advance(PING_S)
+        self.assertEqual(client.aborted, ["sent nothing for 15 s, and answered no ping"])
         self.assertIs(self.only_failure(), LinkFailure.LOST)
 
     def test_busy_peer(self) -> None:
@@ -316,6 +332,10 @@ class BreakTests(MeshLinkCase):
         self.advance(REPEAT_LOG_S)
         self.connector.refuse("other")
         self.assertEqual(self.lines.count("unreachable: other"), 2)
+        for _ in range(2):
+            self.advance(MAX_PAUSE_S)
+            self.connector.accept(OURS).lose("gone")
+        self.assertEqual(self.lines.count("lost: gone"), 2, "the link was up in between")
 
     def test_unexpected_error(self) -> None:
         """A mistake of ours while connecting is logged, and does not end the link for good."""
@@ -330,9 +350,8 @@ class StopTests(MeshLinkCase):
 
     def test_while_connecting(self) -> None:
         """The attempt is given up."""
-        given_up: list[object] = []
         self.link.stop()
-        self.connector.attempts[0].addErrback(given_up.append)
+        self.assertEqual(self.connector.given_up, 1)
         self.assertIs(self.link.state, LinkState.STOPPED)
         self.advance(MAX_PAUSE_S)
         self.assertEqual(len(self.connector.attempts), 1)
@@ -361,6 +380,25 @@ class StopTests(MeshLinkCase):
         self.link.start()
         self.connector.accept(OURS)
         self.assertEqual(self.routes(), {OURS})
+
+    def test_again_at_once(self) -> None:
+        """What is left of the old connection does not disturb the new one."""
+        old = self.connector.accept(OURS)
+        old.lingers = True
+        self.link.stop()
+        self.link.start()
+        self.connector.accept(OURS, ALICE)
+        old.lose()
+        self.assertIs(self.link.state, LinkState.UP)
+        self.assertEqual(self.routes(), {OURS, ALICE})
+
+    def test_dial_host(self) -> None:
+        """What is dialed in place of the name is told."""
+        peer = MeshPeer(name="a/b", host="a", dial_host="b")
+        link = MeshLink(self.clock, self.relay, peer, FakeConnector(self.clock))
+        link.start()
+        self.assertIn("will dial b for a", self.lines)
+        link.stop()
 
 
 class DescribeTests(MeshLinkCase):

@@ -12,6 +12,7 @@ from derp.config import MeshPeer
 from derp.errors import ConfigError
 from derp.net.mesh_link import LinkState
 from derp.net.mesh_links import MeshLinks, PeerConnector, check_ca_file
+from derp.net.relay_dialer import RelayAddress
 from tests.core.fakes import MESH_KEY, make_relay, public_key
 from tests.net.mesh_fakes import FakeConnector
 
@@ -100,6 +101,18 @@ class PeerConnectorTests(SynchronousTestCase):
             self.assertEqual(reactor.tcpClients[-1][:2], dialed)
             connecting.addErrback(lambda _: None)
             connecting.cancel()
+
+    def test_who_we_are(self) -> None:
+        """The relay's own key, the mesh key of the moment, the pin and the roots to trust."""
+        relay = make_relay()
+        peer = MeshPeer(name="a", host="a", port=8443, pin="sha256-raw:" + "0" * 64)
+        connector = PeerConnector(Clock(), relay, "/ca.pem", peer)
+        relay.mesh_key = MESH_KEY[::-1]
+        made = connector.make()
+        self.assertEqual((made.private_key, made.mesh_key), (relay.private, MESH_KEY[::-1]))
+        self.assertEqual((made.watch_conns, made.ca_file), (True, "/ca.pem"))
+        assert isinstance(made.target, RelayAddress)
+        self.assertEqual((made.target.host_header, made.target.cert_name), ("a:8443", peer.pin))
 
 
 class CheckCAFileTests(SynchronousTestCase):

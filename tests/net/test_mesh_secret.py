@@ -98,7 +98,16 @@ class MeshSecretTests(SynchronousTestCase):
                 self.fail()
             secret.stopService()
             self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertEqual(len(self.setec.asked), 2)
+        self.assertEqual([asked.called for asked in self.setec.asked], [True, True])
+
+    def test_stopped_and_failed(self) -> None:
+        """A question that fails because it is given up is not asked again."""
+        secret = self.make()
+        secret.startService()
+        asked = self.setec.asked[0]
+        asked._canceller = lambda _: asked.errback(SetecError("given up"))
+        secret.stopService()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_bad_value(self) -> None:
         """A secret that is no key is not kept; the server is asked again, without haste."""
