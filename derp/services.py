@@ -37,6 +37,7 @@ from derp.net.certificates import CertificateChooser
 from derp.net.debug import debug_resources
 from derp.net.drop_log import DropLog
 from derp.net.entrance import Entrance
+from derp.net.frame_log import protocol_class
 from derp.net.hub import Hub
 from derp.net.hub_readers import HubReaders
 from derp.net.key_file import load_server_key
@@ -113,8 +114,9 @@ class RelayService(MultiService):
             admission=self.admission.admission,
             limits=self.limits,
             write_timeout_s=config.tcp_write_timeout,
-            debug_logs=knobs.debug_logs,
-            prober_debug_logs=knobs.prober_debug_logs,
+            protocol_class=protocol_class(
+                everybody=knobs.debug_logs, probers=knobs.prober_debug_logs
+            ),
         )
         self.stun_stats = STUNStats()
         self.stun = (

@@ -12,6 +12,7 @@ from typing import Any
 
 from derp.config import Config, DebugKnobs
 from derp.errors import ConfigError
+from derp.net.frame_log import ProbersLoggedRelayProtocol
 from derp.services import RelayService, build, check_config
 from derp.wire.keys import format_node_public
 from tests.integration.relay_case import HOST, MESH_KEY, RelayTestCase, reactor
@@ -155,13 +156,13 @@ class IdentityTests(RelayTestCase):
 
     def test_knobs_arrive(self) -> None:
         """What was decided on the command line is what the parts are made with."""
-        knobs = DebugKnobs(send_queue_depth=7, debug_logs=True, prober_debug_logs=True)
+        knobs = DebugKnobs(send_queue_depth=7, prober_debug_logs=True)
         config = self.config(tcp_write_timeout=3.5, mesh_key=MESH_KEY, knobs=knobs)
         service = build(config, reactor)
         self.assertEqual(service.relay.outbox_depth, 7)
         self.assertEqual(service.server.write_timeout_s, 3.5)
         self.assertTrue(service.relay.is_mesh_key(MESH_KEY))
-        self.assertTrue(service.server.debug_logs and service.server.prober_debug_logs)
+        self.assertIs(service.server.protocol_class, ProbersLoggedRelayProtocol)
 
 
 class StartBlockTests(RelayTestCase):

@@ -66,6 +66,7 @@ class RelayServer:
     :param limits: how much there is for whom; without them as much as anybody wants.
     :param admission: asked for each login but a mesh peer's; fires with ``None`` to admit or
         with the reason to refuse. Without it everybody is admitted.
+    :param protocol_class: serves each connection (:mod:`derp.net.frame_log` has others).
     """
 
     def __init__(
@@ -77,8 +78,7 @@ class RelayServer:
         write_timeout_s: float = 2.0,
         limits: RelayLimits | None = None,
         admission: Callable[[LoginRequest], Deferred[str | None]] | None = None,
-        debug_logs: bool = False,
-        prober_debug_logs: bool = False,
+        protocol_class: type[RelayProtocol] | None = None,
     ) -> None:
         self.relay = relay
         self.wheel = wheel
@@ -86,8 +86,7 @@ class RelayServer:
         self.write_timeout_s = write_timeout_s
         self.limits = limits
         self.admission = admission
-        self.debug_logs = debug_logs
-        self.prober_debug_logs = prober_debug_logs
+        self.protocol_class = protocol_class or RelayProtocol
         self.stopping = False
         self.draining = False
         """Nobody is let in any more; see :mod:`derp.net.drain`."""
@@ -113,7 +112,8 @@ class RelayServer:
         :param not_ideal: the client named another node as its ideal one.
         """
         self.relay.stats.accepts += 1
-        return RelayProtocol(self, remote_address(remote), not_ideal, b"" if fast_start else head)
+        head = b"" if fast_start else head
+        return self.protocol_class(self, remote_address(remote), not_ideal, head)
 
     def close_all(self) -> None:
         """Cut every connection (the service stops)."""
