@@ -95,12 +95,12 @@ class MixedMeshTests(MeshTestCase):
         self.addCleanup(self.to_theirs.close)
         self.peer = f"{HOST}:{self.to_theirs.port}/{DIALED}"
 
-    def flags(self, who: str, peers: str) -> list[str]:
+    def flags(self, who: str, peers: str, mesh_key: str = "mesh.key") -> list[str]:
         """What both understand."""
         return [
             *("-c", str(self.place / f"{who}.json"), "-http-port", "-1", "-stun=false"),
             *("-certmode", "manual", "-certdir", str(self.place), "-hostname", HOST),
-            *("-mesh-psk-file", str(self.place / "mesh.key"), "-mesh-with", peers),
+            *("-mesh-psk-file", str(self.place / mesh_key), "-mesh-with", peers),
         ]
 
     async def start_ours(self) -> RelayChild:
@@ -111,8 +111,8 @@ class MixedMeshTests(MeshTestCase):
         self.to_ours.leads_to = child.port()
         return child
 
-    async def start_theirs(self) -> Derper:
-        flags = self.flags("theirs", f"{HOST}:{self.to_ours.port}/{DIALED}")
+    async def start_theirs(self, mesh_key: str = "mesh.key") -> Derper:
+        flags = self.flags("theirs", f"{HOST}:{self.to_ours.port}/{DIALED}", mesh_key)
         derper = Derper(self.place, *flags)
         self.addCleanup(derper.end)
         await self.until(derper.accepts, "a derper that accepts connections")
@@ -234,3 +234,21 @@ class MixedMeshTests(MeshTestCase):
         await self.say(alice, bob, to_bob, 20)
         await self.say(bob, alice, to_alice, 20)
         self.assertEqual(len(others), FLOOD)
+
+    async def test_wrong_key(self) -> None:
+        """Theirs has another key: ours says so, and neither gets the other's clients."""
+        (self.place / "other.key").write_text(MESH_KEY[::-1].hex())
+        self.theirs = await self.start_theirs("other.key")
+        self.ours = await self.start_ours()
+
+        async def refused() -> bool:
+            answer = await self.get(self.ours.port(), "/metrics", tls=True)
+            shown = Exposition.parse(answer.body.decode())
+            labels = {"peer": self.peer, "reason": "refused"}
+            return shown.value("derp_mesh_failures_total", **labels) > 0
+
+        await self.eventually(refused, "a refusal")
+        self.assertIn("refused: it answers, but closed", self.ours.log)
+        await self.until(lambda: self.to_ours.taken, "their attempt")
+        shown = await self.varz(self.ours.port(), tls=True)
+        self.assertEqual(shown.value("derp_watchers"), 0)
