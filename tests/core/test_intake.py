@@ -182,7 +182,17 @@ class RateTests(SynchronousTestCase):
     def test_fast_client(self) -> None:
         """A rate far above what one frame per wake-up would give holds, too."""
         flock = Flock([1200], rate=20e6, burst=200e3)
+        turns = 0
+        take = flock.members[0].offer
+
+        def counting(data: bytes = b"") -> int:
+            nonlocal turns
+            turns += 1
+            return take(data)
+
+        flock.members[0].offer = counting  # type: ignore[method-assign]
         self.check(flock.run(2.0)[0], 20e6 * 2)
+        self.assertLess(turns, 2000, "it is woken for several frames at a time")
 
     def test_shared(self) -> None:
         """A hundred clients share one rate, fairly though their packets differ in size."""

@@ -123,6 +123,7 @@ class RateTests(LimitedRelayCase):
         for _ in range(200):
             sender.send(receiver.public_key, PACKET)
         await self.until(lambda: relay.limits.own_waits, "a wait")
+        await self.until(lambda: len(heard.waiting) >= 265, "what the bucket holds")
         self.assertEqual(len(heard.waiting), 265)
 
     async def test_leaving_while_waiting(self) -> None:
@@ -311,6 +312,18 @@ class QuotaTests(LimitedRelayCase):
         await clock.pass_by(1.0)
         message = await heard.next()
         self.assertEqual((type(message), message.problem), (Health, ""))
+
+    async def test_remembered(self) -> None:
+        """What passed is written down at the end, long before it is too much."""
+        clock = VirtualTime(reactor)
+        relay = self.limited(clock=clock, monthly_quota=10**9)
+        sender, _ = await self.join()
+        sender.send(sender.public_key, PACKET)
+        await self.until(lambda: relay.relay.stats.packets_sent, "the packet")
+        await relay.stopService()
+        again = build(relay.config, clock)
+        self.addCleanup(again.stopService)
+        self.assertEqual(again.quota.quota.used, 2 * (5 + 1000))
 
     def test_bad_state(self) -> None:
         """A state file that is not ours stops the start and says what to do."""
