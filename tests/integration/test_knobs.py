@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from ipaddress import ip_network
 from typing import Any
 
@@ -13,7 +14,7 @@ from derp.services import RelayService
 from derp.wire.frames import MAX_PACKET
 from derp.wire.keys import generate_private, public_of, short_key
 from derp.wire.messages import ReceivedPacket
-from tests.integration.relay_case import RelayTestCase, reactor
+from tests.integration.relay_case import HOST, RelayTestCase, reactor
 from tests.integration.virtual_time import VirtualTime
 
 
@@ -95,6 +96,54 @@ class RTTStatsTests(RelayTestCase):
     async def test_off(self) -> None:
         """Unless switched off."""
         self.assertEqual(await self.rtt_samples(disable_rtt_stats=True), {})
+
+
+class EnvironmentTests(RelayTestCase):
+    """The variables themselves, in the environment of a child."""
+
+    async def test_environment(self) -> None:
+        """They arrive: frames of probers and chosen drops are logged, debug pages opened."""
+        nobody = public_of(generate_private())
+        key_file = self.mktemp()
+        with open(key_file, "w", encoding="ascii") as file:
+            file.write("open-sesame\n")
+        child = self.start_child(
+            *("-a", f"{HOST}:0", "--stun=false", "-c", "derper.key"),
+            environ={
+                "DERP_PROBER_DEBUG_LOGS": "true",
+                "TS_DEBUG_VERBOSE_DROPS": f"nonsense,{nobody.hex()}",
+                "TS_DEBUG_KEY_PATH": os.path.abspath(key_file),
+            },
+        )
+        await child.ready()
+        prober, _ = await self.client(child.port(), tls=False, is_prober=True)
+        client, _ = await self.client(child.port(), tls=False)
+        for each in (prober, client):
+            each.send(nobody, b"to nobody")
+            await each.ping(30.0)
+            drop = f"drop ({short_key(each.public_key)}) unknown_dest -> {short_key(nobody)}"
+            await self.until(lambda drop=drop: drop in child.log, "a logged drop")  # type: ignore[misc]
+        # By then the prober's ping, which came before the client's packet, is in the log.
+        for frame in ("CLIENT_INFO", "SEND_PACKET of 41 bytes", "PING of 8 bytes"):
+            self.assertIn(f"{short_key(prober.public_key)}: received {frame}", child.log)
+        self.assertNotIn(f"{short_key(client.public_key)}: received", child.log)
+        self.assertIn('TS_DEBUG_VERBOSE_DROPS: skipping "nonsense"', child.log)
+        for key, status in (("open-sesame", 200), ("wrong", 403)):
+            page = await self.get(
+                child.port(), f"/debug/vars?debugkey={key}", "X-Forwarded-For: 203.0.113.7"
+            )
+            self.assertEqual(page.status, status)
+
+    async def test_everybody(self) -> None:
+        """With ``DERP_DEBUG_LOGS`` everybody's frames are logged, and nobody's without."""
+        lines = self.log_lines()
+        for debug_logs in (False, True):
+            knobs = DebugKnobs(debug_logs=debug_logs)
+            service = self.start_relay(self.config(tls=False, stun=False, knobs=knobs))
+            client, _ = await self.client(self.port_of(service), tls=False)
+            await client.ping(30.0)
+            found = [line for line in lines if "received PING of 8 bytes" in line]
+            self.assertEqual(len(found), debug_logs)
 
 
 class DebugAccessTests(RelayTestCase):
