@@ -161,6 +161,7 @@ class ACMEService(CertificateService):
             policy=host_policy(config.hostname),
             addresses=self.addresses,
             public=config.acme_ip_address,
+            private=bool(config.acme_directory),
         )
 
     def startService(self) -> None:

@@ -73,6 +73,20 @@ class CertificateServiceTests(SynchronousTestCase):
         node = json.loads(lines[0].partition("DERPNode: ")[2])
         self.assertEqual((node["HostName"], node["CertName"]), (IP, made.pin()))
 
+    def test_expired(self) -> None:
+        """A start with an expired certificate says so loudly, and what to do; it is served."""
+        self.make(certmode=CertMode.MANUAL, hostname=IP)
+        self.clock.advance(3651 * 86400.0)
+        said: list[str] = []
+        log = mock.patch.object(
+            module.log, "critical", lambda text, **kw: said.append(text.format(**kw))
+        )
+        with log:
+            made = self.make(certmode=CertMode.MANUAL, hostname=IP)
+        self.assertIn(f"THE CERTIFICATE FOR {IP} HAS EXPIRED on 2036-11-17", said[0])
+        made.watchdog.check()
+        self.assertIn("has expired", self.relay.health.text)
+
     def test_hosts(self) -> None:
         """A name: the TLS port first, then the plain one, at Let's Encrypt."""
         made = self.make()

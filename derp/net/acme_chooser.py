@@ -12,7 +12,8 @@ addresses
 a certificate that cannot be got      internal_error
 ====================================  ==================================================
 
-The address is the one the client connected to, or, behind NAT, the configured one.
+The address is the one the client connected to, or, behind NAT, the configured one. No public
+authority gives a certificate for a private address, so none is asked for one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import re
 import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from ipaddress import ip_network
 from typing import Final, NoReturn
 
 from twisted.internet.defer import Deferred
@@ -36,12 +38,29 @@ INTERNAL_ERROR: Final = 80  # RFC 8446 section 6.2
 TAILSCALE: Final = "derp.tailscale.com"
 _TAILSCALE_RELAY: Final = re.compile(r"derp[a-z0-9_-]*\.tailscale\.com")
 
+_PRIVATE: Final = tuple(
+    map(
+        ip_network,
+        (
+            *("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"),
+            *("169.254.0.0/16", "100.64.0.0/10", "::1/128", "fe80::/10", "fc00::/7"),
+        ),
+    )
+)
+"""Loopback, RFC 1918, link-local, RFC 6598; unique local (RFC 4193)."""
+
 
 def normal_name(name: str) -> str:
     """A DNS name as it stands in certificates: A-labels, lower case, no final dot."""
     with suppress(UnicodeError):  # what is no name matches none of ours
         name = name.encode("idna").decode("ascii")
     return name.lower().removesuffix(".")
+
+
+def is_private(address: str) -> bool:
+    """Whether nobody outside can dial this address."""
+    parsed = parse_ip(address)
+    return any(parsed in network for network in _PRIVATE if parsed is not None)
 
 
 def host_policy(hostname: str) -> Callable[[str], bool]:
@@ -62,6 +81,7 @@ class ACMEChooser:
     :param hosts: certificates of names; ``None`` if we get none.
     :param addresses: certificates of addresses; likewise.
     :param public: the addresses clients dial if they are not those of this machine.
+    :param private: whether the authority is asked for private addresses, too.
     """
 
     def __init__(
@@ -72,11 +92,13 @@ class ACMEChooser:
         policy: Callable[[str], bool] = lambda name: False,
         addresses: ACMECertificates | None = None,
         public: Sequence[str] = (),
+        private: bool = False,
     ) -> None:
         self._challenges = challenges
         self._hosts = hosts
         self._policy = policy
         self._addresses = addresses
+        self._private = private
         self._public = [str(parse_ip(each)) for each in public]
 
     def pick(self, hello: ClientHello, local_ip: str) -> ssl.SSLContext | Deferred[ssl.SSLContext]:
@@ -110,14 +132,20 @@ class ACMEChooser:
             if asked not in self._public:
                 _refuse(hello, f"on the address {dialed}")
             dialed = asked
+        if not self._private and is_private(dialed):
+            _refuse(
+                hello,
+                f"on the private address {dialed}; where clients dial another one, give it with "
+                "--acme-ip-address",
+            )
         return _answer(self._addresses, dialed)
 
     def _dialed(self, local_ip: str) -> str:
-        """The address the client dialed: ours, or the configured one of the same family."""
-        if not self._public or local_ip in self._public:
-            return local_ip
+        """The address the client dialed: a private one of ours stands for a configured one."""
         same = [each for each in self._public if (":" in each) == (":" in local_ip)]
-        return (same or self._public)[0]
+        if not same or local_ip in same or not is_private(local_ip):
+            return local_ip
+        return same[0]
 
 
 def _answer(certificates: ACMECertificates, name: str) -> ssl.SSLContext | Deferred[ssl.SSLContext]:

@@ -203,8 +203,9 @@ class ACMERelayTests(RelayTestCase):
         self.assertNotEqual(first.serial_number, second.serial_number)
         self.assertLess(first.not_valid_after_utc, second.not_valid_after_utc)
         sender.send(receiver.public_key, b"after it")
-        while (message := await heard.next()).packet != b"after it":
-            self.assertIsInstance(message, ReceivedPacket)
+        last = ReceivedPacket(sender.public_key, b"after it")
+        while await heard.next() != last:
+            pass  # its predecessors; Health, too, if the machine was too slow for such short lives
         self.assertEqual(status.failures, 0)
 
     async def test_authority_down(self) -> None:

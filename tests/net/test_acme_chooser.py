@@ -144,6 +144,24 @@ class ChooserTests(SynchronousTestCase):
         self.assertEqual(ordered, [V4, V6])
         self.assertEqual(self.refused("10.0.0.1", "10.0.0.1").alert, UNRECOGNIZED_NAME)
 
+    def test_private_addresses(self) -> None:
+        """A public authority is not asked for them; one of the operator's is."""
+        for address in ("127.0.0.1", "10.1.2.3", "192.168.0.1", "::1", "fd00::1"):
+            refusal = self.refused(None, address)
+            self.assertIn("give it with --acme-ip-address", refusal.reason)
+        self.assertEqual(self.ca.requests, [])
+        self.chooser = self.choose(private=True)
+        self.pick(None, "10.1.2.3")
+
+    def test_partly_behind_nat(self) -> None:
+        """A public address of our own is itself; a family without a configured one, too."""
+        self.chooser = self.choose(public=[V4])
+        self.pick(None, "203.0.113.9")
+        self.pick(None, V6)
+        self.pick(None, "192.168.0.1")
+        ordered = [each["identifiers"][0]["value"] for each in self.ca.orders]
+        self.assertEqual(ordered, ["203.0.113.9", V6, V4])
+
     def test_names_only(self) -> None:
         """Without certificates for addresses who asks for nothing is refused."""
         self.chooser = self.choose(addresses=None)
