@@ -40,6 +40,7 @@ from derp.net.entrance import Entrance
 from derp.net.frame_log import protocol_class
 from derp.net.hub import Hub
 from derp.net.hub_readers import HubReaders
+from derp.net.inherited_sockets import first_environ
 from derp.net.key_file import load_server_key
 from derp.net.listening import Listener
 from derp.net.mesh_key import read_mesh_key
@@ -272,7 +273,7 @@ class RelayService(MultiService):
         raise_open_file_limit()
         options = TCPOptions(self.config.tcp_keepalive_time, self.config.tcp_user_timeout)
         try:
-            self.life.inherit(os.environ)
+            self.life.inherit(first_environ())
             for listener in self.listeners:
                 listener.open(self.hub, options)
             if self.stun is not None:

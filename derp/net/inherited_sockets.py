@@ -42,6 +42,21 @@ class InheritedSocket:
     sock: socket.socket
 
 
+def first_environ() -> dict[str, str]:
+    """
+    Give the environment this process was started with.
+
+    Not ``os.environ``: Twisted takes systemd's variables out of that as soon as a plugin is
+    looked for, for endpoints that we do not use.
+    """
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            pairs = [each.partition(b"=") for each in file.read().split(b"\0") if each]
+    except OSError:
+        return dict(os.environ)
+    return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
+
+
 def systemd_sockets(
     environ: Mapping[str, str], pid: int, not_ours: Collection[int] = ()
 ) -> list[InheritedSocket]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import signal as signals
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,8 @@ ANY_PORTS = ("-a", f"{HOST}:0", "--http-port", "0", "--stun-port", "0")
 _BOUNDED = f"""
 import os, signal, sys
 signal.alarm({LIFETIME_S})
+if "LISTEN_FDS" in os.environ:
+    os.environ["LISTEN_PID"] = str(os.getpid())
 os.execv(sys.argv[1], sys.argv[1:])
 """
 _TWISTD = "from twisted.scripts.twistd import run; run()"
@@ -58,12 +62,18 @@ class RelayChild(ProcessProtocol):
 
     :param directory: its working directory and home; made if it is missing.
     :param flags: what follows ``derper`` on the command line.
+    :param passed: descriptors it gets, from 3 upwards, as systemd does it.
     :ivar log: what it wrote to stdout: twistd's log.
     :ivar errors: what it wrote to stderr.
     """
 
     def __init__(
-        self, reactor: Any, directory: str, *flags: str, environ: dict[str, str] | None = None
+        self,
+        reactor: Any,
+        directory: str,
+        *flags: str,
+        environ: dict[str, str] | None = None,
+        passed: Sequence[int] = (),
     ) -> None:
         self.log = ""
         self.errors = ""
@@ -75,8 +85,14 @@ class RelayChild(ProcessProtocol):
         self._ready: Deferred[None] = Deferred()
         self._is_ready = False
         command = [sys.executable, "-c", _BOUNDED, *twistd_command(), "-n", "derper", *flags]
+        descriptors = {0: "w", 1: "r", 2: "r"} | dict(enumerate(passed, 3))
         reactor.spawnProcess(
-            self, command[0], command, self._environ(environ or {}), str(self.directory)
+            self,
+            command[0],
+            command,
+            self._environ(environ or {}),
+            str(self.directory),
+            childFDs=descriptors,
         )
 
     def _environ(self, more: dict[str, str]) -> dict[str, str]:
@@ -143,7 +159,7 @@ class RelayChild(ProcessProtocol):
         """Send it a signal, if it still runs."""
         assert self.transport is not None
         with suppress(ProcessExitedAlready):
-            self.transport.signalProcess(signal)
+            self.transport.signalProcess(signals.Signals[f"SIG{signal}"].value)
 
     def resume(self) -> None:
         """Let it go on after a STOP."""

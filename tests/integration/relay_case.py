@@ -103,9 +103,9 @@ class RelayTestCase(TestCase):
         port: int = opened.getHost().port
         return port
 
-    def start_child(self, *flags: str, environ: dict[str, str] | None = None) -> RelayChild:
+    def start_child(self, *flags: str, **options: Any) -> RelayChild:
         """Start a relay in a process of its own; killed and reaped with the test."""
-        child = RelayChild(reactor, self.mktemp(), *flags, environ=environ)
+        child = RelayChild(reactor, self.mktemp(), *flags, **options)
         self.addCleanup(child.end)
         return child
 
