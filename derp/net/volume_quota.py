@@ -111,11 +111,8 @@ class VolumeQuota(Service):
         months = read_months(path) if path else {}
         self.quota = MonthlyQuota(months, self._month(), limits.limits.monthly_quota)
         self._saved = dict(self.quota.months)
-        if path is not None and limits.limits.monthly_quota:
-            self._make_file(path)
 
     def _make_file(self, path: Path) -> None:
-        """Find out at the start whether the file can be written."""
         try:
             make_private_directory(path.parent)
             self._write(path)
@@ -125,6 +122,16 @@ class VolumeQuota(Service):
     def _month(self) -> str:
         now = time.gmtime(max(0.0, self._wall()))
         return month_of(now.tm_year, now.tm_mon)
+
+    def privilegedStartService(self) -> None:
+        """
+        Find out whether the state file can be written.
+
+        :raises ConfigError: if not.
+        """
+        super().privilegedStartService()
+        if self._path is not None and self.quota.limit:
+            self._make_file(self._path)
 
     def startService(self) -> None:
         """Count from now on."""

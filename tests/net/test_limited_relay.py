@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +325,16 @@ class QuotaTests(LimitedRelayCase):
         again = build(relay.config, clock)
         self.addCleanup(again.stopService)
         self.assertEqual(again.quota.quota.used, 2 * (5 + 1000))
+
+    def test_unwritable_state(self) -> None:
+        """A place where nothing can be written stops the start, not the check before it."""
+        config = self.config(tls=False, stun=False, monthly_quota=1)
+        Path(config.key_file).parent.mkdir(parents=True)
+        config = replace(config, quota_state="/proc/derper.quota")
+        relay = build(config, reactor)
+        self.addCleanup(relay.stopService)
+        error = self.assertRaises(ConfigError, relay.startService)
+        self.assertIn("--quota-state: ", str(error))
 
     def test_bad_state(self) -> None:
         """A state file that is not ours stops the start and says what to do."""
