@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import socket
 import time
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -49,15 +51,20 @@ def missing_pebble() -> str | None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on at this moment, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """
+    Ports nobody listens on at this moment, all different.
+
+    For programs that cannot be handed a socket. They are drawn from below the range the kernel
+    gives away by itself (32768 and up), so that no connection of anybody's takes one meanwhile.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(12000, 32000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in found:
+                found.append(port)
+    return found
 
 
 class _Child(ProcessProtocol):
