@@ -313,6 +313,16 @@ class BreakTests(MeshLinkCase):
         self.assertEqual(client.aborted, ["sent nothing for 15 s, and answered no ping"])
         self.assertIs(self.only_failure(), LinkFailure.LOST)
 
+    def test_quiet_peer(self) -> None:
+        """One that has nothing to say but its pongs is alive."""
+        client = self.connector.accept(OURS)
+        for _ in range(10):
+            self.advance(PING_S - 0.5)
+            client.pong()
+            self.advance(0.5)
+        self.assertEqual(client.aborted, [])
+        self.assertIs(self.link.state, LinkState.UP)
+
     def test_busy_peer(self) -> None:
         """One that drops our pings but tells us of its clients is alive."""
         client = self.connector.accept(OURS)
