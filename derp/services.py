@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -22,6 +23,7 @@ from derp import __version__
 from derp.certificate_service import certificate_service
 from derp.config import CertMode, Config, ListeningPlace, PlaceKind
 from derp.core.bootstrap_dns import BootstrapDNS
+from derp.core.lifecycle import Unfit
 from derp.core.limits import Limits, accept_limits
 from derp.core.listener_stats import ListenerStats
 from derp.core.occupancy import Door
@@ -134,6 +136,7 @@ class RelayService(MultiService):
             self.certificates.setServiceParent(self)
         self.listeners: list[Listener] = []
         self.life = RelayLife(reactor, config, self.server, self.listeners, self.stun)
+        self.quota.when_changed = partial(self.life.state.note, Unfit.QUOTA)
         self._add_sites(reactor)
         if not knobs.disable_rtt_stats:
             _Sampling(RTTSampler(self.server, reactor)).setServiceParent(self)

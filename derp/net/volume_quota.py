@@ -88,6 +88,7 @@ class VolumeQuota(Service):
 
     :param path: the state file; ``None`` remembers nothing (``--dev``).
     :param wall: Unix time.
+    :ivar when_changed: told whether it is used up, when that changes.
     :raises ConfigError: if the state file is unusable.
     """
 
@@ -100,6 +101,7 @@ class VolumeQuota(Service):
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.save_failures = 0
+        self.when_changed: Callable[[bool], object] = lambda used_up: None
         self._relay = relay
         self._limits = limits
         self._path = path
@@ -171,6 +173,7 @@ class VolumeQuota(Service):
             log.info("--monthly-quota: there is volume again: relaying")
         limits.close(reason)
         self._relay.health.report("quota", reason)
+        self.when_changed(bool(reason))
         self._save()
 
     def _save(self) -> None:

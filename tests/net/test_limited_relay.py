@@ -279,6 +279,8 @@ class QuotaTests(LimitedRelayCase):
         await self.until(lambda: relay.limits.packets_refused == 1, "the refusal")
         self.assertEqual(relay.relay.stats.packets_received, 1)
         await self.refused()
+        ready = await self.get(self.port, "/readyz")
+        self.assertEqual((ready.status, ready.body.strip()), (503, b"over quota"))
         metrics = (await self.get(self.port, "/metrics")).body.decode()
         for line in (
             "derp_quota_exhausted 1.0",
