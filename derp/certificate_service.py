@@ -193,6 +193,12 @@ class ACMEService(CertificateService):
         wanted = super().describe() or "certificates for addresses, each on its first use"
         return f"ACME at {directory}: {wanted}"
 
+    def retry(self) -> None:
+        """SIGHUP: the operator has mended something; nobody waits for the end of a pause."""
+        for each in self._all():
+            each.flights.forgive()
+        self.tick()
+
     def _all(self) -> list[ACMECertificates]:
         return [each for each in (self.hosts, self.addresses) if each is not None]
 
@@ -301,4 +307,6 @@ def certificate_service(
         return None
     if config.certmode is CertMode.MANUAL:
         return ManualService(config, reactor, relay, reloader, look_s)
-    return ACMEService(config, reactor, relay, look_s, luck)
+    service = ACMEService(config, reactor, relay, look_s, luck)
+    reloader.when_reloaded(service.retry)
+    return service

@@ -85,9 +85,10 @@ class Flights:
         resting = backoff is not None and backoff.holds(self._clock.seconds())
         return name not in self._flights and not resting
 
-    def forgive(self, name: str) -> None:
-        """Let the next attempt be made at once."""
-        self._backoffs.pop(name, None)
+    def forgive(self) -> None:
+        """Let the next attempts be made at once: the operator says that something has changed."""
+        for backoff in self._backoffs.values():
+            backoff.retry_at = 0.0
 
     def failures(self, name: str) -> int:
         """Failures in a row."""

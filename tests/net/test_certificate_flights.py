@@ -85,6 +85,14 @@ class FlightsTests(SynchronousTestCase):
         self.successResultOf(waiting)
         self.assertEqual(self.flights.failures("a"), 0)
 
+    def test_forgiven(self) -> None:
+        """The operator may end the pause; another failure is still one more in a row."""
+        self.fail_once()
+        self.flights.forgive()
+        self.assertTrue(self.flights.may_begin("a"))
+        self.fail_once()
+        self.assertEqual(self.flights.failures("a"), 2)
+
     def test_rate_limit(self) -> None:
         """The authority's wish is the pause."""
         self.fail_once(ACMEError("slow down", retry_after=5000))
