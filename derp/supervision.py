@@ -59,7 +59,6 @@ class Supervision(MultiService):
         self._reactor.callWhenRunning(self._runs)
 
     def _runs(self) -> None:
-        self._end.install()  # the reactor has just taken two signals itself
         if self.running and self._notify:
             self._notify.ready()
             wanted_s = self._notify.watchdog_s / 2 or STATUS_S

@@ -79,9 +79,15 @@ class ProcessEnd:
     # -- signals ---------------------------------------------------------------------------
 
     def install(self) -> None:
-        """Take the signals over. To be repeated once the reactor runs: it takes two itself."""
+        """
+        Take the signals over.
+
+        The reactor takes two of them as it starts to run, and before anybody is called again
+        one may come. So what it installs are ours, too: the methods it looks up then.
+        """
         if threading.current_thread() is not threading.main_thread():
             return
+        self._reactor.sigTerm = self._reactor.sigInt = self._end_signal
         for number in (*_ENDING, signal.SIGUSR2):
             call = self._drain_signal if number == signal.SIGUSR2 else self._end_signal
             before = signal.signal(number, call)
