@@ -16,6 +16,7 @@ from typing import Final
 from derp.acme_flags import IMPLY_TLS, acme_fields, acme_notices, check_certificates
 from derp.addresses import Resolve, check_port, parse_listen_address, resolve_host
 from derp.config import CertMode, Config, MeshPeer
+from derp.config_file import with_config_file
 from derp.core.admission import Policy
 from derp.durations import format_duration
 from derp.environment import read_knobs
@@ -57,7 +58,7 @@ def config_from_flags(
     resolve: Resolve = resolve_host,
 ) -> Config:
     """
-    Make the configuration of a relay. Reads the mesh key file and no other.
+    Make the configuration of a relay. Reads ``--config`` and the mesh key file, no other.
 
     :param given: the flags of the command line by name, without those left at their default.
     :param environ: the process environment.
@@ -65,7 +66,7 @@ def config_from_flags(
     :param resolve: looks a host name up.
     :raises ConfigError: one sentence naming the flag, variable or file, and the cure.
     """
-    flags = FlagValues(FLAGS, given)
+    flags = FlagValues(FLAGS, with_config_file(given))
     _refuse_not_built(flags)
     knobs, skipped = read_knobs(environ)
     dev = flags.bool("dev")

@@ -372,6 +372,13 @@ LIFE: Final = (
 
 OTHER: Final = (
     Flag(
+        "config",
+        Kind.STRING,
+        "",
+        "File of settings (TOML): flags by name, such as stun-port = 3478. What else is given "
+        "takes the place of what it says.",
+    ),
+    Flag(
         "check-config",
         Kind.BOOL,
         False,

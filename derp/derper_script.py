@@ -1,0 +1,213 @@
+"""
+``derper``: the relay as a program of its own, started as Go's derper is.
+
+In the foreground, without a pid file, with its log on stderr. Settings come from the command
+line, beneath that from the environment (:mod:`derp.environment_flags`), beneath that from
+``--config``, and last from the defaults of the variables' family.
+
+Exit codes: 0 after SIGTERM, SIGINT, ``-version`` and ``-h``; 2 for a wrong flag, with the usage
+on stderr; 1 for whatever else stops the start, with one sentence. A relay that did not end in
+order has the codes of :mod:`derp.net.process_end`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from os.path import exists
+from typing import NoReturn
+
+from derp.command_line import config_from_flags
+from derp.config import Config
+from derp.config_file import FLAG as CONFIG
+from derp.config_file import read_config_file
+from derp.environment_flags import PLACEHOLDER, EnvironmentFlags, read_environment
+from derp.errors import ConfigError
+from derp.flags import FLAGS
+from derp.go_log import begin_logging
+from derp.goflag import FlagError, Value, parse_flags
+from derp.net.local_api import default_socket
+from derp.quoting import quoted
+from derp.tap import Options, makeService
+
+NOTHING_GIVEN = (
+    "no flag and no environment variable says what to do: start me as derper -hostname "
+    "derp.example.com, or set DERP_DOMAIN=derp.example.com; derper -h lists the flags"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What command line, environment and file say together."""
+
+    given: dict[str, Value]
+    """By flag, without those left at derper's default."""
+    environment: EnvironmentFlags
+    names: dict[str, str]
+    """Flag to the variable or the file whose value is the one that counts."""
+
+
+def read_settings(
+    flags: Mapping[str, Value], environ: Mapping[str, str], machine_name: str
+) -> Settings:
+    """
+    Put the sources of settings in their order.
+
+    :param flags: those of the command line.
+    :raises ConfigError: if a variable or the file holds something wrong, or nothing is given.
+    """
+    read = read_environment(environ, machine_name, hostname_given="hostname" in flags)
+    if not flags and not read.given:
+        raise ConfigError(NOTHING_GIVEN)
+    above = {**read.given, **flags}
+    path = above.get(CONFIG)
+    file = read_config_file(str(path)) if path else {}
+    given = {**read.defaults, **file, **above}
+    given.pop(CONFIG, None)
+    names = {**dict.fromkeys(file, str(path)), **read.names}
+    return Settings(given, read, {flag: names[flag] for flag in names if flag not in flags})
+
+
+def make_config(settings: Settings, environ: Mapping[str, str]) -> Config:
+    """
+    Make the configuration of a relay; see :func:`derp.command_line.config_from_flags`.
+
+    :raises ConfigError: if it is unusable.
+    """
+    config = config_from_flags(settings.given, environ)
+    if config.tls and not config.dev and config.hostname.lower().rstrip(".") == PLACEHOLDER:
+        raise ConfigError(
+            f"the relay has no name: {PLACEHOLDER} stands for yours; set DERP_DOMAIN (or "
+            "--hostname) to the name that clients dial and a certificate is made for"
+        )
+    defaults = settings.environment.defaults
+    defaulted = [f"--{name} has no effect" for name in defaults if _is_default(settings, name)]
+    told = [each for each in config.notices if not each.startswith(tuple(defaulted))]
+    return replace(config, notices=(*settings.environment.warnings, *told))
+
+
+def _is_default(settings: Settings, name: str) -> bool:
+    """Whether a flag has its family's default, or at least the same."""
+    defaults = settings.environment.defaults
+    return name in defaults and settings.given[name] == defaults[name]
+
+
+def check_socket(config: Config, settings: Settings) -> None:
+    """
+    Find a socket that was not mounted.
+
+    Who writes variables has a container, where it will not appear later. On a machine it may, so
+    that a relay that has only flags waits for it.
+
+    :raises ConfigError: if clients are to be verified and no tailscaled could be asked.
+    """
+    paths = config.socket or (default_socket(),)
+    if not (config.verify_clients and settings.environment.given) or any(map(exists, paths)):
+        return
+    names = settings.names
+    by_default = "VERIFY_CLIENTS" if _is_default(settings, "verify-clients") else "--verify-clients"
+    switch = names.get("verify-clients", by_default)
+    where = names.get("socket", switch)
+    raise ConfigError(
+        f"{where}: there is no socket {' or '.join(map(quoted, paths))} to verify clients with: "
+        f"mount the directory of tailscaled's socket there, or set {switch} to false"
+    )
+
+
+class ScriptOptions(Options):
+    """
+    The flags of ``derper``, with environment and file beneath them.
+
+    :ivar settings: all of them; set once they are read.
+    """
+
+    synopsis = "Usage: derper [flags]"
+
+    settings: Settings
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """
+        Read a command line, and what is beneath it.
+
+        :raises FlagError: if the command line is wrong.
+        :raises ConfigError: if something else is.
+        :raises SystemExit: with 0 after ``-h``, ``-version`` and a good ``-check-config``.
+        """
+        parsed = parse_flags(FLAGS, sys.argv[1:] if options is None else options)
+        if parsed.help:
+            self.opt_help()
+        if parsed.given.get("version"):
+            self.opt_version()
+        self.settings = read_settings(parsed.given, os.environ, socket.gethostname())
+        self.update(self.settings.given)
+        if self["version"]:
+            self.opt_version()
+        self.postOptions()
+        if self["check-config"]:
+            self.check_config()
+
+    def postOptions(self) -> None:
+        """Make :attr:`config` of the settings, and see what a container may lack."""
+        self.config = make_config(self.settings, os.environ)
+        check_socket(self.config, self.settings)
+
+    def variables_in(self, sentence: str) -> str:
+        """Say what has set the flags a sentence is about; empty if the command line has."""
+        settings = getattr(self, "settings", None)
+        names = settings.names if settings else {}
+        words = {word.strip("():,.;").partition("=")[0] for word in sentence.split()}
+        spelled = [flag for flag in FLAGS if flag.name in names and flag.spelling in words]
+        said = [f"{flag.spelling} is set by {names[flag.name]}" for flag in spelled]
+        return f" ({', '.join(said)})" if said else ""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run a relay to its end; returns the exit code if that is known."""
+    options = ScriptOptions()
+    try:
+        options.parseOptions(argv)
+    except FlagError as error:
+        print(f"{options}\nderper: {error}", file=sys.stderr, flush=True)
+        return 2
+    except (ConfigError, OSError) as error:
+        return _refuse(f"{error}{options.variables_in(str(error))}")
+    begin_logging(sys.stderr)
+    from twisted.internet import reactor
+
+    try:
+        service = makeService(options)
+        service.privilegedStartService()
+        service.startService()
+    except SystemExit as end:
+        _name_variables(options, end)
+        raise
+    except OSError as error:
+        return _refuse(str(error))
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    reactor.run()
+    return 0
+
+
+def _name_variables(options: ScriptOptions, end: SystemExit) -> None:
+    """Add to what the start has said of an error which variables it is about."""
+    error = end.__context__
+    said = options.variables_in(str(error)) if isinstance(error, ConfigError) else ""
+    if said:
+        print(said.strip(), file=sys.stderr, flush=True)
+
+
+def _refuse(sentence: str) -> int:
+    print(f"derper: {sentence}", file=sys.stderr, flush=True)
+    return 1
+
+
+def main() -> NoReturn:
+    """Entry point of the script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()
