@@ -144,7 +144,7 @@ class CertificateServiceTests(SynchronousTestCase):
             if content is not None:
                 roots.write_bytes(content)
             error = self.assertRaises(ConfigError, self.make, acme_ca_file=str(roots))
-            self.assertIn(f"--acme-ca-file {roots}: {said}", str(error))
+            self.assertIn(f'--acme-ca-file: "{roots}": {said}', str(error))
 
     def test_without_txacme(self) -> None:
         """Should it break, the relay says so loudly and renews by its own watch."""

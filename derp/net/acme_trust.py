@@ -14,6 +14,7 @@ from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionP
 from twisted.web.iweb import IAgent
 
 from derp.errors import ConfigError
+from derp.quoting import quoted
 
 CONNECT_S: Final = 15.0
 _MAX_FILE_LEN: Final = 1 << 20
@@ -31,7 +32,7 @@ def read_roots(path: str) -> list[Certificate]:
             content = file.read(_MAX_FILE_LEN)
     except OSError as error:
         raise ConfigError(
-            f"--acme-ca-file {path}: cannot read it ({error.strerror}); "
+            f"--acme-ca-file: {quoted(path)}: cannot read it ({error.strerror}); "
             "name a PEM file with the root certificate of the authority's server"
         ) from None
     try:
@@ -40,7 +41,7 @@ def read_roots(path: str) -> list[Certificate]:
         roots = []
     if not roots:
         raise ConfigError(
-            f"--acme-ca-file {path}: no PEM certificate can be read from it; "
+            f"--acme-ca-file: {quoted(path)}: no PEM certificate can be read from it; "
             "put the root certificate of the authority's server there"
         )
     return roots
