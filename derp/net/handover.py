@@ -270,7 +270,7 @@ def find_predecessor(path: str) -> Predecessor | None:
     try:
         sock.sendall(b"sockets\n")
         return Predecessor(sock, _receive(sock))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         sock.close()
         log.warn(
             "--handover-socket {path}: the process there hands nothing over ({reason}): opening"
@@ -293,6 +293,8 @@ def _receive(sock: socket.socket) -> list[InheritedSocket]:
         while not answer.endswith(b"\n"):
             data, descriptors, _, _ = socket.recv_fds(sock, 4096, _MAX_SOCKETS)
             sockets += [socket.socket(fileno=descriptor) for descriptor in descriptors]
+            for each in sockets:
+                each.set_inheritable(False)
             answer += data
             if not data or len(answer) > _MAX_ANSWER:
                 raise ValueError("it hung up" if not data else "its answer is too long")
