@@ -260,7 +260,6 @@ class RelayProtocol:
             return
         if self._server.limits is not None:
             self._server.limits.entered(conn)
-        conn.write = self.transport.write  # packets come here without another call between
         self._cancel_deadline()
         if self._socket_full:
             self._block(conn)  # the greeting has not left yet

@@ -279,6 +279,22 @@ class PortTests(ListenerCase):
         self.pump.turn()
         self.assertEqual(self.stats.accepted_connections, ACCEPTS_PER_TURN + 5)
 
+    def test_closed_door(self) -> None:
+        """A connection that is not to come in is closed at once and counted, the next is served."""
+        answers = [False, True]
+        port = RelayPort(
+            self.pump.hub, self.listen(), self.greet, self.stats, lambda: answers.pop(0)
+        )
+        port.start()
+        self.addCleanup(port.stop)
+        first = self.client(port)
+        self.pump.until(lambda: first.ended)
+        second = self.client(port)
+        second.send(b"hello")
+        self.pump.until(lambda: second.received == b"hello")
+        self.assertEqual(self.stats.rejected_connections, 1)
+        self.assertEqual(self.stats.accepted_connections, 1)
+
     def test_unix(self) -> None:
         """A socket handed to us may be of another family."""
         listener = socket.socket(socket.AF_UNIX)

@@ -105,6 +105,17 @@ class LoseConnectionTests(ClosingCase):
         self.pump.settle()
         self.assertEqual(self.protocol.received, b"")
 
+    def test_nothing_is_delivered_while_full(self) -> None:
+        """Nor while the last bytes wait for a client that goes on talking."""
+        self.fill()
+        self.transport.loseConnection()
+        self.pump.turn()
+        self.client.send(b"on and on")
+        self.pump.settle()
+        self.client.reading = True
+        self.pump.until(lambda: self.client.ended)
+        self.assertEqual(self.protocol.received, b"")
+
     def test_half_closed_meanwhile(self) -> None:
         """A client that has sent its last byte still gets all it is owed (``nc -N``)."""
         data = self.fill()
@@ -344,6 +355,26 @@ class ReuseTests(ClosingCase):
             del transport, protocol
             self.assertIsNone(gone(), end)
             self.assertEqual(transports(), 1, end)
+
+    def test_on_end(self) -> None:
+        """Whoever counts sockets hears of each one's end once, after it is closed."""
+        for end in ("close", "abort", "lose", "hub"):
+            ended: list[int] = []
+            transport, client = self.pump.connect(Recorder())
+            transport.on_end = lambda t=transport, e=ended: e.append(t._sock.fileno())  # type: ignore[misc]
+            if end == "abort":
+                transport.abortConnection()
+            elif end == "lose":
+                transport.loseConnection()
+                self.pump.until(lambda c=client: c.ended)  # type: ignore[misc]
+                self.assertEqual(ended, [], "it lingers, and its socket is not free yet")
+            if end == "hub":
+                self.pump.hub.close()
+            else:
+                client.close()
+                self.pump.until(lambda e=ended: e)  # type: ignore[misc]
+                self.pump.settle()
+            self.assertEqual(ended, [-1], end)
 
     def test_nothing_piles_up(self) -> None:
         """After hundreds of connections nothing of them is left."""

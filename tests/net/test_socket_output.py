@@ -104,7 +104,11 @@ class WritingTests(OutputCase):
         self.assertEqual(len(self.pump.hub), 0)
 
     def test_after_the_end(self) -> None:
-        """Writing to what is no more is forgotten, however often."""
+        """Writing to what is no more is forgotten, however often, even if it was full."""
+        self.sock.room = 0
+        self.transport.write(b"x")
+        self.pump.turn()
+        self.transport.write(b"y")
         self.transport.abortConnection()
         self.pump.until(lambda: self.protocol.lost)
         for _ in range(3):
@@ -131,6 +135,59 @@ class WritingTests(OutputCase):
         self.pump.until(lambda: protocol.lost)
         self.pump.settle()
         self.assertEqual(len(self.pump.hub), 1)
+
+
+class WriteThroughTests(OutputCase):
+    """Large pieces, sent from where they lie."""
+
+    def through(self, data: bytes) -> None:
+        """Send from a buffer that is somebody else's right afterwards."""
+        buffer = bytearray(data)
+        self.transport.write_through(memoryview(buffer))
+        buffer[:] = b"!" * len(buffer)
+
+    def test_at_once(self) -> None:
+        """It does not wait for the end of the turn."""
+        self.through(b"large")
+        self.assertEqual(self.sock.sent, [5])
+        self.transport.write(b"small")
+        self.pump.until(lambda: self.client.received == b"largesmall")
+
+    def test_behind_what_waits(self) -> None:
+        """What was written before it leaves before it."""
+        self.transport.write(b"first")
+        self.through(b"second")
+        self.assertEqual(self.sock.sent, [])
+        self.pump.until(lambda: self.client.received == b"firstsecond")
+
+    def test_full(self) -> None:
+        """A full socket makes it wait, as a copy, in its place; the producer is told."""
+        self.transport.registerProducer(self.protocol, True)
+        self.sock.room = 3
+        self.through(b"abcdef")
+        self.assertEqual(self.protocol.events, ["made", "pause"])
+        self.through(b"ghi")
+        self.transport.write(b"jkl")
+        self.sock.room = None
+        self.pump.until(lambda: self.client.received == b"abcdefghijkl")
+
+    def test_closing(self) -> None:
+        """While the connection closes it takes the usual way, and arrives."""
+        self.transport.loseConnection()
+        self.through(b"last")
+        self.pump.until(lambda: self.client.ended)
+        self.assertEqual(self.client.received, b"last")
+
+    def test_broken(self) -> None:
+        """A broken socket is not the writer's problem here either."""
+        self.sock.error = BrokenPipeError(32, "Broken pipe")
+        self.through(b"x")
+        self.through(b"y")
+        self.assertIsNone(self.protocol.lost)
+        self.pump.until(lambda: self.protocol.lost)
+        self.through(b"z")
+        self.pump.settle()
+        self.assertEqual(self.transport._pending, [])
 
 
 class FullSocketTests(OutputCase):

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import ISSLTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from derp.net.socket_closing import CLOSING_STALL_S
 from derp.net.tls_transport import TLSTransport
 from tests.net.sockets import Echo, Recorder
 from tests.net.test_transport import FrameTaker, frame
@@ -74,6 +75,19 @@ class PumpingTests(TLSCase):
         self.pump.until(lambda: len(client.received) == len(data))
         self.assertEqual(client.received, data)
         self.assertEqual([len(c) for _, c in client.records], [16384, 16384, 16384, 2048])
+
+    def test_write_through(self) -> None:
+        """A large piece is encrypted at once from where it lies, behind what waits for it."""
+        transport, client = self.pump.connect_records()
+        buffer = bytearray(b"x" * 20_000)
+        transport.write_through(memoryview(buffer))
+        buffer[:] = b"!" * 20_000
+        transport.write(b"small")
+        transport.write_through(memoryview(b"y" * 20_000))
+        self.pump.until(lambda: client.received.endswith(b"y"))
+        self.assertEqual(client.received, b"x" * 20_000 + b"small" + b"y" * 20_000)
+        lengths = [len(content) for _, content in client.records]
+        self.assertEqual(lengths[:2], [16384, 20_000 - 16384])
 
     def test_writing_nothing(self) -> None:
         """An empty write breaks nothing."""
@@ -357,24 +371,30 @@ class EndTests(TLSCase):
             self.assertEqual(client.ended, "eof")
             self.assert_lost(recorder, ConnectionDone)
 
-    def test_goodbye_does_not_fit(self) -> None:
-        """If the socket is full to the last byte, close_notify waits its turn."""
-        recorder = Recorder()
-        transport, client = self.pump.connect_tls(recorder)
+    def fill_up(self, transport: TLSTransport, refusals: int) -> list[bytes]:
+        """Let its socket take nothing so many times; gives what it refused."""
         refused: list[bytes] = []
-        send = transport._sock.send
+        sock: Any = transport._sock
 
         class Full:
             def send(self, data: bytes) -> int:
-                if len(refused) < 3:
+                if len(refused) < refusals:
                     refused.append(bytes(data))
                     raise BlockingIOError
-                return send(data)
+                sent: int = sock.send(data)
+                return sent
 
             def __getattr__(self, name: str) -> Any:
                 return getattr(sock, name)
 
-        sock, transport._sock = transport._sock, Full()  # type: ignore[assignment]
+        transport._sock = Full()  # type: ignore[assignment]
+        return refused
+
+    def test_goodbye_does_not_fit(self) -> None:
+        """If the socket is full to the last byte, close_notify waits its turn."""
+        recorder = Recorder()
+        transport, client = self.pump.connect_tls(recorder)
+        refused = self.fill_up(transport, 3)
         transport.loseConnection()
         self.pump.turn()
         self.assertIsNone(recorder.lost)
@@ -383,6 +403,18 @@ class EndTests(TLSCase):
         self.assertTrue(client.closed)
         self.assertEqual(client.received, b"")
         self.assertEqual(len(set(refused)), 1, "said once")
+
+    def test_goodbye_never_fits(self) -> None:
+        """But not for ever."""
+        recorder = Recorder()
+        transport, client = self.pump.connect_tls(recorder)
+        self.fill_up(transport, 1_000_000)
+        transport.loseConnection()
+        self.pump.turn(3)
+        self.assertIsNone(recorder.lost)
+        self.pump.reactor.advance(CLOSING_STALL_S + 0.25)
+        self.pump.until(lambda: client.ended)
+        self.assertIsNotNone(recorder.lost)
 
     def test_peer_closes(self) -> None:
         """close_notify of the client is answered with ours."""
@@ -447,6 +479,7 @@ class EndTests(TLSCase):
             client.close()
             self.pump.until(lambda r=recorder: r.lost)  # type: ignore[misc]
             self.assert_lost(recorder, ConnectionLost)
+            self.assertIsNone(transport._tls, "OpenSSL's memory is still held")
 
     def test_input_while_closing(self) -> None:
         """What a client still sends while we leave is not decrypted, and does no harm."""
