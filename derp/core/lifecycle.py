@@ -9,7 +9,6 @@ STARTING   STOP        STOPPED
 READY      DRAIN       DRAINING
 READY      STOP        STOPPED
 DRAINING   STOP        STOPPED
-STOPPED    STARTED     READY
 =========  ==========  ========================================================================
 
 DRAIN and STOP may come again, and DRAIN may come too late: such events change nothing. Any
@@ -60,7 +59,6 @@ TRANSITIONS: Final[dict[Phase, dict[Event, Phase]]] = {
         Event.STOP: Phase.STOPPED,
     },
     Phase.STOPPED: {
-        Event.STARTED: Phase.READY,
         Event.DRAIN: Phase.STOPPED,
         Event.STOP: Phase.STOPPED,
     },

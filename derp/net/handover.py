@@ -52,11 +52,11 @@ _CREDENTIALS: Final = struct.Struct("3i")
 """``struct ucred``: pid, uid, gid."""
 
 
-def _is_trusted(sock: socket.socket) -> bool:
-    """Whether the other end runs as this user, or as root."""
+def _is_trusted(sock: socket.socket, *others: int) -> bool:
+    """Whether the other end runs as this user, as root, or as one of others."""
     raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     _, uid, _ = _CREDENTIALS.unpack(raw)
-    return uid in (0, os.geteuid())
+    return uid in (0, os.geteuid(), *others)
 
 
 @implementer(IReadDescriptor)
@@ -259,7 +259,9 @@ def find_predecessor(path: str) -> Predecessor | None:
     try:
         check_path(path)
         sock.connect(path)
-        if not _is_trusted(sock):
+        # A relay that gave up root's privileges (twistd -u) listens in a directory of its user.
+        owner = os.stat(os.path.dirname(path) or ".").st_uid
+        if not _is_trusted(sock, owner):
             raise OSError(errno.EPERM, "another user listens there")
     except (FileNotFoundError, ConnectionRefusedError):
         sock.close()

@@ -91,7 +91,6 @@ class RelayLife:
 
     def started(self) -> None:
         """The ports are open: be ready, and take an older process's place once we run."""
-        self._drain, self._drained, self._server.draining = None, None, False
         self.state.enter(Event.STARTED)
         if self._handover is not None:
             self._reactor.callWhenRunning(self._take_over)

@@ -8,6 +8,7 @@ import shutil
 import socket
 import stat
 import tempfile
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet import reactor as global_reactor
@@ -162,7 +163,7 @@ class StrangerTests(HandoverCase):
     async def test_other_user(self) -> None:
         """Another user's process is refused on either side."""
         self.old()
-        self.patch(handover, "_is_trusted", lambda sock: False)
+        self.patch(handover, "_is_trusted", lambda sock, *others: False)
         stranger = self.connect()
         await self.until_closed(stranger)
         with self.assertRaisesRegex(ConfigError, "another user"):
@@ -174,10 +175,11 @@ class StrangerTests(HandoverCase):
         self.addCleanup(left.close)
         self.addCleanup(right.close)
         self.assertTrue(handover._is_trusted(left))
-        if os.geteuid() == 0:
-            return
-        self.patch(os, "geteuid", lambda: os.getuid() + 1)
-        self.assertFalse(handover._is_trusted(left))
+        for uid, is_trusted in ((0, True), (os.geteuid(), True), (4711, False)):
+            raw = handover._CREDENTIALS.pack(1, uid, 1)
+            peer = SimpleNamespace(getsockopt=lambda *_, raw=raw: raw)
+            self.assertEqual(handover._is_trusted(peer), is_trusted, uid)
+            self.assertTrue(handover._is_trusted(peer, 4711, uid))
 
     async def test_nonsense(self) -> None:
         """Words that are none end the connection; nobody gets a socket or makes us go."""
