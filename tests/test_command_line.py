@@ -161,6 +161,9 @@ WHOLE: dict[str, Config] = {
         mesh_with_file="/f",
         mesh_ca_file="/c",
     ),
+    "--dev --drain-seconds 30s --handover-socket /run/h --stun-follows-readiness": replace(
+        DEV, drain_seconds=30.0, handover_socket="/run/h", stun_follows_readiness=True
+    ),
     "--dev --verify-clients --socket /a --socket /b --reverify-interval 1m": replace(
         DEV, verify_clients=True, socket=("/a", "/b"), reverify_interval=60.0
     ),
@@ -227,6 +230,8 @@ REFUSED: dict[str, str] = {
     "--dev --verify-client-url http:///verify": "cannot be asked",
     "--dev --verify-client-url http://a.test:x/": "cannot be asked",
     "--dev --verify-policy some": '--verify-policy: there is no policy "some": give all or any',
+    "--dev --drain-seconds -1s": "--drain-seconds: -1s is negative",
+    "--dev --drain-seconds 2h": "--drain-seconds: 2h0m0s is too long",
     "--dev --reverify-interval 1ms": "--reverify-interval: 1ms is too short: give at least 1s",
     "--dev --reverify-interval -1s": "--reverify-interval: -1s is negative",
     "--dev --reverify-interval 9000h": "--reverify-interval: 9000h0m0s is too long",
