@@ -2,8 +2,7 @@
 From flags and environment to one :class:`derp.config.Config`, or one sentence that says why not.
 
 A value is checked here if that needs nothing but the value, another flag or the environment;
-key file and certificates are read where they are used. A flag whose feature does not exist yet
-is refused, so that nobody believes to be protected by it. Where derper lets one flag override
+key file and certificates are read where they are used. Where derper lets one flag override
 another in silence, a notice says so.
 """
 
@@ -46,10 +45,6 @@ MAX_REVERIFY: Final = 366 * 86400.0
 """Seconds; our own bounds."""
 
 
-NOT_BUILT: Final[dict[str, str]] = {}
-"""Flags of derper that are refused unless they have their default, and what to do instead."""
-
-
 def config_from_flags(
     given: Mapping[str, Value],
     environ: Mapping[str, str],
@@ -67,7 +62,6 @@ def config_from_flags(
     :raises ConfigError: one sentence naming the flag, variable or file, and the cure.
     """
     flags = FlagValues(FLAGS, with_config_file(given))
-    _refuse_not_built(flags)
     knobs, skipped = read_knobs(environ)
     dev = flags.bool("dev")
     host, port = ("", DEV_PORT) if dev else parse_listen_address("-a", flags.text("a"), resolve)
@@ -135,12 +129,6 @@ def default_certdir(environ: Mapping[str, str]) -> str:
     if not cache and environ.get("HOME"):
         cache = os.path.join(environ["HOME"], ".cache")
     return os.path.join(cache, "tailscale", "derper-certs") if os.path.isabs(cache) else ""
-
-
-def _refuse_not_built(flags: FlagValues) -> None:
-    for name, cure in NOT_BUILT.items():
-        if not flags.is_default(name):
-            raise ConfigError(f"--{name} is not built yet: {cure}")
 
 
 def _certmode(flags: FlagValues) -> CertMode:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from derp.command_line import NOT_BUILT, config_from_flags, default_certdir
+from derp.command_line import config_from_flags, default_certdir
 from derp.config import CertMode, Config, MeshPeer
 from derp.config_file import ACTIONS
 from derp.errors import ConfigError
@@ -187,7 +187,6 @@ WHOLE: dict[str, Config] = {
     ),
 }
 
-NOT_YET = "is not built yet"
 EAB = "--acme-eab-kid k --acme-eab-key dGVzdC1rZXk="
 REFUSED: dict[str, str] = {
     "--hostname 192.0.2.7": "add --acme-ip-certs to get certificates for addresses",
@@ -267,13 +266,8 @@ class ConfigFromFlagsTests(SynchronousTestCase):
                 self.assertIn(sentence, str(error), line)
                 self.assertNotIn("\n", str(error))
 
-    def test_not_built_is_complete(self) -> None:
-        """Whatever help calls not built is refused, and nothing else."""
-        said = {flag.name for flag in FLAGS if flag.help.endswith("Not built yet.")}
-        self.assertEqual(said, set(NOT_BUILT))
-
     def test_every_flag_has_a_field(self) -> None:
-        """A flag that is neither refused nor kept would be silently ignored."""
+        """A flag that is not kept would be silently ignored."""
         kept = set(Config.__dataclass_fields__)
         elsewhere = {
             "a": "port",
@@ -282,7 +276,7 @@ class ConfigFromFlagsTests(SynchronousTestCase):
             "stun-addr": "stun_host",
         }
         for flag in FLAGS:
-            if flag.name not in NOT_BUILT and flag.name not in ACTIONS:
+            if flag.name not in ACTIONS:
                 self.assertIn(elsewhere.get(flag.name, flag.name.replace("-", "_")), kept)
 
     def test_key_file_of_others(self) -> None:
