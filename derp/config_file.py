@@ -62,16 +62,10 @@ def read_config_file(path: str) -> dict[str, Value]:
     :raises ConfigError: if the file cannot be read or holds something wrong.
     """
     known = {flag.name: flag for flag in FLAGS if flag.name not in ACTIONS}
-    values = {}
-    for name, value in _load(path).items():
-        flag = known.get(name)
-        if flag is None:
-            raise ConfigError(f"--config: {path}: {_unknown(name, known)}")
-        try:
-            values[name] = _value(flag, value)
-        except ConfigError as error:
-            raise ConfigError(f"--config: {path}: {error}") from None
-    return values
+    try:
+        return {name: _value(known, name, value) for name, value in _load(path).items()}
+    except ConfigError as error:
+        raise ConfigError(f"--config: {_inline(path)}: {error}") from None
 
 
 def _load(path: str) -> dict[str, Any]:
@@ -79,20 +73,19 @@ def _load(path: str) -> dict[str, Any]:
         with open(path, "rb") as file:
             content = file.read(MAX_SIZE + 1)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"--config: cannot read {path}: {reason}") from None
+        raise ConfigError(f"cannot read it: {getattr(error, 'strerror', None) or error}") from None
     if len(content) > MAX_SIZE:
-        raise ConfigError(f"--config: {path} is longer than {MAX_SIZE >> 20} MiB: no such file is")
+        raise ConfigError(f"it is longer than {MAX_SIZE >> 20} MiB, as no such file is")
     try:
         return tomllib.loads(content.decode())
     except UnicodeDecodeError:
-        raise ConfigError(f"--config: {path} is not TOML: it is not UTF-8") from None
+        raise ConfigError("it is not TOML: not even UTF-8") from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"--config: {path} is not TOML: {_inline(str(error))}") from None
+        raise ConfigError(f"it is not TOML: {_inline(str(error))}") from None
 
 
 def _inline(text: str) -> str:
-    """Text of somebody else's error, safe within a sentence."""
+    """Somebody else's text, safe within a sentence."""
     return text if text.isprintable() else quoted(text)
 
 
@@ -104,8 +97,11 @@ def _unknown(name: str, known: Mapping[str, Flag]) -> str:
     return f"there is no flag {quoted(name)}: {hint}"
 
 
-def _value(flag: Flag, value: object) -> Value:
+def _value(known: Mapping[str, Flag], name: str, value: object) -> Value:
     """The value of one flag, in the type of its kind."""
+    flag = known.get(name)
+    if flag is None:
+        raise ConfigError(_unknown(name, known))
     kind = flag.kind
     if kind is Kind.BOOL and isinstance(value, bool):
         return value

@@ -84,10 +84,12 @@ class ConfigFileTests(SynchronousTestCase):
     def test_unreadable(self) -> None:
         """A file that is not there, is no text, or is huge."""
         error = self.assertRaises(ConfigError, read_config_file, str(self.path))
-        self.assertIn(f"cannot read {self.path}: No such file", str(error))
+        self.assertIn(f"--config: {self.path}: cannot read it: No such file", str(error))
+        error = self.assertRaises(ConfigError, read_config_file, "\x1b[2J\n")
+        self.assertTrue(str(error).isprintable())
         self.path.write_bytes(b"home = '\xff'")
         error = self.assertRaises(ConfigError, read_config_file, str(self.path))
-        self.assertIn("not UTF-8", str(error))
+        self.assertIn("not even UTF-8", str(error))
         self.path.write_bytes(b"#" * (MAX_SIZE + 1))
         error = self.assertRaises(ConfigError, read_config_file, str(self.path))
         self.assertIn("longer than 1 MiB", str(error))
