@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
+import tempfile
 from typing import Any
 
+from derp.config import ListeningPlace, PlaceKind
 from derp.core.lifecycle import Phase, Unfit
 from derp.core.stun_stats import STUNStats
 from derp.errors import ConfigError
@@ -101,7 +105,7 @@ class RelayLifeTests(RelayTestCase):
 
     async def test_replaced(self) -> None:
         """With a successor at the ports clients may come back at once, and all ports close."""
-        relay = self.relay(handover_socket=self.mktemp()[-60:])
+        relay = self.relay(drain_seconds=5.0)
         client, heard = await self.client(self.port_of(relay), tls=False)
         watched = self.port_of(relay, "--metrics-addr")
         self.assertEqual(len(relay.life._offer()), 3)
@@ -111,6 +115,17 @@ class RelayLifeTests(RelayTestCase):
         self.assertLess(restarting.reconnect_in_ms, 1100)
         with socket.socket() as probe:
             self.assertRaises(ConnectionRefusedError, probe.connect, (HOST, watched))
+
+    async def test_unix_path(self) -> None:
+        """The path of a unix socket goes with the ports, unless a successor listens there."""
+        for replaced in (False, True):
+            place = tempfile.mkdtemp()
+            self.addCleanup(shutil.rmtree, place, ignore_errors=True)
+            path = f"{place}/derp"
+            relay = self.relay(listen=(ListeningPlace(PlaceKind.UNIX, path=path),))
+            self.assertTrue(os.path.exists(path))
+            (relay.life._replaced if replaced else relay.life.drain)()
+            self.assertEqual(os.path.exists(path), replaced)
 
     async def test_inherited(self) -> None:
         """A passed socket serves in the place of the one that was asked for."""
