@@ -137,6 +137,9 @@ class RelayService(MultiService):
         self.listeners: list[Listener] = []
         self.life = RelayLife(reactor, config, self.server, self.listeners, self.stun)
         self.quota.when_changed = partial(self.life.state.note, Unfit.QUOTA)
+        if self.certificates is not None:
+            judged = partial(self.life.state.note, Unfit.CERTIFICATE)
+            self.certificates.watchdog.when_judged = judged
         self._add_sites(reactor)
         if not knobs.disable_rtt_stats:
             _Sampling(RTTSampler(self.server, reactor)).setServiceParent(self)
@@ -216,6 +219,7 @@ class RelayService(MultiService):
             limits_file=bool(config.rate_config),
             quota=self.quota,
             proxies=self.proxies.stats,
+            lifecycle=self.life.state,
         )
         self.sources = sources
         metrics = MetricsPage(make_registry(sources))

@@ -33,6 +33,8 @@ class CertificateWatchdog(Service):
     :param statuses: gives what is served now.
     :param health: tells clients.
     :param tick: renews what is due.
+    :ivar when_judged: told each time whether one of those that are served is invalid now; one
+        that is still to come is none.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class CertificateWatchdog(Service):
         self._statuses = statuses
         self._health = health
         self._tick = tick
+        self.when_judged: Callable[[bool], object] = lambda invalid: None
         self._look_s = look_s
         self._said: dict[str, float] = {}
         self._looping = LoopingCall(self._look)
@@ -77,9 +80,11 @@ class CertificateWatchdog(Service):
         """Tell clients and log how things are."""
         now = self._clock.seconds()
         problems = []
+        invalid = False
         for status in self._statuses():
             if status.not_after is None or status.not_before is None:
                 continue
+            invalid |= not status.not_before <= now < status.not_after
             problem = validity_problem(status.name, status.not_before, status.not_after, now)
             if problem:
                 problems.append(problem)
@@ -89,6 +94,7 @@ class CertificateWatchdog(Service):
             else:
                 self._said.pop(status.name, None)
         self._health.report("certificate", "; ".join(problems))
+        self.when_judged(invalid)
 
     def _say(self, name: str, now: float, text: str) -> None:
         if now >= self._said.get(name, 0.0) + _AGAIN_S:

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from derp import __version__
 from derp.core.admission import AdmissionStats
 from derp.core.bootstrap_dns import BootstrapDNSStats
+from derp.core.lifecycle import Lifecycle, always_ready
 from derp.core.listener_stats import ListenerStats
 from derp.core.relay import Relay
 from derp.core.stun_stats import STUNStats
@@ -74,6 +75,7 @@ class Sources:
     """Whether ``--rate-config`` was given; only then derper has variables of it."""
     quota: VolumeQuota | None = None
     proxies: ProxyStats | None = None
+    lifecycle: Lifecycle = field(default_factory=always_ready)
     version: str = __version__
     machine: str = field(default_factory=socket.gethostname)
     command_line: Sequence[str] = field(default_factory=_command_line)

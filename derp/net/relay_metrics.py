@@ -23,6 +23,7 @@ from prometheus_client.utils import floatToGoString
 
 from derp.core.stats import DropReason, Histogram, PacketKind
 from derp.net.admission_metrics import admission_metrics
+from derp.net.lifecycle_metrics import lifecycle_metrics
 from derp.net.limit_metrics import limit_metrics, proxy_metrics, quota_metrics
 from derp.net.mesh_metrics import mesh_metrics
 from derp.net.metric_sources import Sources
@@ -131,6 +132,7 @@ class RelayMetrics(Collector):
         yield from self._limits()
         yield from admission_metrics(sources.admission)
         yield from mesh_metrics(sources.mesh_links)
+        yield from lifecycle_metrics(sources.lifecycle)
 
     def _limits(self) -> Iterator[Metric]:
         sources = self._sources

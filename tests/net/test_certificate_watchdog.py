@@ -57,6 +57,21 @@ class CertificateWatchdogTests(SynchronousTestCase):
         self.watchdog.check()
         self.assertEqual(self.health.text, "")
 
+    def test_judged(self) -> None:
+        """Invalid is one that has ended or not begun, not one that ends soon or is to come."""
+        judged: list[bool] = []
+        self.watchdog.when_judged = judged.append
+        now = self.clock.seconds()
+        for begins, ends in (
+            (now, now + 1),
+            (now - 1, now),
+            (now + 1, now + DAY),
+            (None, None),
+        ):
+            self.status.not_before, self.status.not_after = begins, ends
+            self.watchdog.check()
+        self.assertEqual(judged, [False, True, True, False])
+
     def test_none_yet(self) -> None:
         """A certificate that was never got is nobody's health: nobody can be connected."""
         self.status.not_before = self.status.not_after = None

@@ -8,6 +8,8 @@ import socket
 import tempfile
 from typing import Any
 
+from twisted.logger import capturedLogs
+
 from derp.config import ListeningPlace, PlaceKind
 from derp.core.lifecycle import Phase, Unfit
 from derp.core.stun_stats import STUNStats
@@ -52,6 +54,21 @@ class RelayLifeTests(RelayTestCase):
         assert relay.stun is not None
         self.assertTrue(relay.stun.answering)
         await self.client(self.port_of(relay), tls=False)
+
+    async def test_certificate(self) -> None:
+        """An expired certificate makes the relay unfit until there is a good one."""
+        relay = self.start_relay(self.config())
+        certificates = relay.certificates
+        assert certificates is not None
+        (status,) = certificates.statuses()
+        self.assertEqual(relay.life.state.word, "ready")
+        before, status.not_after = status.not_after, 1.0
+        with capturedLogs():
+            certificates.watchdog.check()
+        self.assertEqual(await self.readiness(relay, "--http-port"), (503, "certificate invalid"))
+        status.not_after = before
+        certificates.watchdog.check()
+        self.assertEqual(await self.readiness(relay, "--http-port"), (200, "ready"))
 
     async def test_stun_follows(self) -> None:
         """If it is to follow, STUN falls silent for every reason, and comes back."""
