@@ -78,8 +78,12 @@ def peer_chain(connection: SSL.Connection) -> list[bytes]:
 def explain_tls_error(error: SSL.Error) -> str:
     """Say what went wrong in a handshake, and what that usually means."""
     details = error.args[0] if error.args and isinstance(error.args[0], list) else []
-    reason = str(details[-1][2]) if details else type(error).__name__
-    hint = next((hint for words, hint in _HINTS.items() if words in reason), "")
+    reasons = [str(detail[2]) for detail in details] or [type(error).__name__]
+    # OpenSSL 3.0 puts a general reason behind the telling one, later versions do not.
+    telling = [
+        (reason, hint) for reason in reasons for words, hint in _HINTS.items() if words in reason
+    ]
+    reason, hint = telling[-1] if telling else (reasons[-1], "")
     return f"TLS handshake failed: {reason}" + (f" ({hint})" if hint else "")
 
 

@@ -277,3 +277,9 @@ class ExplainTests(SynchronousTestCase):
             self.assertIn(hint, text)
         for odd in (SSL.Error(), SSL.Error([]), SSL.SysCallError(-1, "Unexpected EOF")):
             self.assertIn("TLS handshake failed", explain_tls_error(odd))
+
+    def test_general_reason_behind(self) -> None:
+        """Older OpenSSL puts a general reason last: the telling one is the one that is told."""
+        reasons = [("", "", "wrong version number"), ("", "", "record layer failure")]
+        text = explain_tls_error(SSL.Error(reasons))
+        self.assertIn("wrong version number (this port does not speak TLS", text)
