@@ -204,6 +204,31 @@ class RestartTests(RelayTestCase):
         self.assertEqual(new.port("--stun-port"), old.port("--stun-port"))
         self.assertFalse(os.path.exists(handover))
 
+    async def test_generations(self) -> None:
+        """One after the other; one that cannot start is none, and changes nothing."""
+        handover = f"{self.place}/handover"
+        flags = ("-a", f"{HOST}:0", "--stun-port", "0", *self.flags, "--handover-socket", handover)
+        before = await self.start_child(*flags).ready()
+        await self.until(lambda: os.path.exists(handover), "the socket of the first process")
+        knocker = Knocker(before.port(), before.port("--stun-port"))
+        self.addCleanup(knocker.stop)
+        knocker.start()
+        with socket.create_server((HOST, 0)) as taken:
+            address = f"{HOST}:{taken.getsockname()[1]}"
+            failing = self.start_child(*flags, "--metrics-addr", address)
+            self.assertEqual(await failing.over(), Ending(1, None), failing.everything)
+        self.assertIn("--metrics-addr", failing.errors)
+        self.assertIsNone(before.ending)
+        for _ in range(2):
+            after = await self.start_child(*flags).ready()
+            self.assertEqual(await before.over(), IN_ORDER, before.everything)
+            self.assertEqual(after.port(), before.port())
+            before = after
+        await self.client(before.port(), tls=False)
+        await knocker.stop()
+        self.assertEqual(knocker.refused, [])
+        self.assertEqual(await before.end("TERM"), IN_ORDER, before.everything)
+
     async def test_socket_activation(self) -> None:
         """Both get the same sockets from whoever started them, as systemd does it."""
         tcp = socket.create_server((HOST, 0))
