@@ -2,7 +2,8 @@
 A restart that nobody notices but by being told: by inherited sockets, and by hand-over.
 
 Clients do as they are told: back at the time in the Restarting frame. Meanwhile others knock at
-the port again and again, and none may be refused.
+the port again and again, and none may be refused. ``DERP_TEST_RESTART_CLIENTS=200`` has more
+clients than the usual number, and prints the figures.
 """
 
 from __future__ import annotations
