@@ -303,6 +303,16 @@ class HubTests(SynchronousTestCase):
 
     # -- coming and going ------------------------------------------------------------------
 
+    def test_number_reused(self) -> None:
+        """A descriptor that was a newcomer's may be anybody's next time."""
+        a = self.member("a", at_door=True)
+        self.hub.remove(self.fd(a))
+        self.hub.add(self.fd(a), a)
+        self.hub.watch(self.fd(a), 0)
+        self.hub.watch(self.fd(a), READ)
+        self.hub.doRead()
+        self.assertEqual(self.log, ["a ready"])
+
     def test_reader(self) -> None:
         """The reactor watches the hub exactly while it has members."""
         self.assertEqual(self.reactor.readers, set())

@@ -330,6 +330,8 @@ class AdmissionTests(RelayCase):
         protocol.dataReceived(bytes(60_000))
         self.assertTrue(transport.disconnecting)
         self.assertIsNone(protocol._held)
+        self.answer.callback(None)
+        self.assertEqual(self.relay.registry.active, {}, "let in while it is being closed")
         lose(protocol, ConnectionDone())
         self.assertIn("before it was admitted", self.lines[-1])
 
@@ -361,6 +363,7 @@ class FrameTests(RelayCase):
         protocol.dataReceived(PING + encode_frame(FrameType.PING, b"short") + PING)
         self.assertEqual(side.types(transport.value()), [FrameType.PONG])
         self.assertTrue(transport.disconnecting)
+        self.assertIsNone(transport.producer, "it would keep the transport open")
         transport.clear()
         protocol.dataReceived(PING)
         self.assertEqual(protocol.bufferReceived(bytearray(PING), memoryview(PING), 5), 5)
@@ -586,11 +589,20 @@ class SplitTests(RelayCase):
         frame = encode_send_packet(NOBODY, bytes(65_536))
         protocol.dataReceived(frame[:100])
         held = protocol._held
+        calls = []
+        receive = protocol._receive
+
+        def counted(buf: bytearray, view: memoryview, end: int) -> int:
+            calls.append(end)
+            return receive(buf, view, end)
+
+        protocol._receive = counted
         for start in range(100, len(frame), 100):
             protocol.dataReceived(frame[start : start + 100])
             if start + 100 < len(frame):
                 self.assertIs(protocol._held, held)
         self.assertIsNone(protocol._held)
+        self.assertEqual(calls, [len(frame)], "looked at before it was complete")
         self.assertEqual(self.relay.stats.packets_received, 1)
 
 
