@@ -12,15 +12,15 @@ import os
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IProtocol, IPushProducer
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from derp.core.session import LoginRequest, Session, State
+from derp.core.session import Session
 from derp.errors import ProtocolError
 from derp.net.arena import MAX_HELD, RECV_SIZE
 from derp.net.relay_endings import SESSION_OVER, describe_fault, describe_loss, remote_address
+from derp.net.relay_login import LOGIN_S, RelayLogin
 from derp.wire.frames import KEEP_ALIVE_FRAME, KEEP_ALIVE_S
 
 if TYPE_CHECKING:
@@ -33,13 +33,12 @@ if TYPE_CHECKING:
     from derp.core.connection import Connection, RemoteAddress
     from derp.core.intake import Intake
     from derp.core.relay import Relay
+    from derp.core.session import LoginRequest
     from derp.net.relay_limits import RelayLimits
     from derp.net.timer_wheel import TimerWheel, WheelEntry
 
 log = Logger(namespace="derp")
 
-LOGIN_S = 10.0
-"""For the greeting to leave, and then again for the whole ClientInfo to come."""
 KEEP_ALIVE_JITTER_S = 4.75
 """
 Chosen once per connection, so that clients that came together are not served together. A tick
@@ -47,8 +46,6 @@ of the wheel comes on top: together never more than the reference's 5 s.
 """
 MESH_WRITE_TIMEOUT_S = 30.0
 """How long a mesh peer may take no byte; the flag is for clients only."""
-ADMISSION_S = 30.0
-"""For admission to answer. It has deadlines of its own; this one is for its bugs."""
 GOODBYE_S = 5.0
 """For the last bytes to leave when we close; then the connection is cut."""
 MAX_UNREAD = MAX_HELD + RECV_SIZE
@@ -123,23 +120,16 @@ class RelayServer:
 
 
 @implementer(IProtocol, IPushProducer)
-class RelayProtocol:
+class RelayProtocol(RelayLogin):
     """One DERP connection on a transport."""
 
     __slots__ = (
-        "_admission",
-        "_deadline",
-        "_goodbye",
         "_head",
-        "_held",
         "_keep_alive",
         "_keep_alive_s",
         "_receive",
-        "_server",
-        "_session",
         "_socket_full",
         "on_lost",
-        "transport",
         "write",
         "write_through",
     )
@@ -147,21 +137,14 @@ class RelayProtocol:
     def __init__(
         self, server: RelayServer, remote: RemoteAddress, not_ideal: bool, head: bytes
     ) -> None:
-        self._server = server
+        super().__init__()
+        self._server: RelayServer = server
         self._head = head
-        self._held: bytearray | None = None
-        """Unconsumed bytes from :meth:`dataReceived`."""
-        self._goodbye: str | None = None
-        """Why the connection ends; an empty text ends it without a log line."""
-        self._deadline: WheelEntry | None = None
-        """One at a time: login, then admission, then the write timeout, then the goodbye's."""
         self._keep_alive: WheelEntry | None = None
         self._keep_alive_s = 0.0
-        self._admission: Deferred[Any] | None = None
         self._socket_full = False
         self.on_lost: Callable[[], None] | None = None
         """Called when the connection is lost and the books are in order."""
-        self.transport: Any = None
         self._session = Session(
             server.relay,
             self,
@@ -195,72 +178,7 @@ class RelayProtocol:
     def connectionMade(self) -> None:
         """See ``IProtocol.connectionMade``: all is done in :meth:`makeConnection`."""
 
-    def _set_deadline(self, delay_s: float, call: Callable[[], None]) -> None:
-        self._cancel_deadline()
-        self._deadline = self._server.wheel.schedule(delay_s, call)
-
-    def _cancel_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _login_timed_out(self) -> None:
-        self._server.relay.stats.login_timeouts += 1
-        self.close(f"receive client key: nothing complete within {LOGIN_S:.0f} s")
-
-    def _ask_admission(self, request: LoginRequest) -> None:
-        if self._server.draining:
-            self._session.refuse("the relay is draining")
-            return
-        limits, admission = self._server.limits, self._server.admission
-        refusal = None if limits is None else limits.judge(request)
-        if refusal is not None:
-            self._session.refuse(refusal)
-            return
-        if request.is_mesh or admission is None:
-            self._admit()
-            return
-        self._set_deadline(ADMISSION_S, self._admission_timed_out)
-        self.transport.pauseProducing()
-        self._admission = asked = maybeDeferred(admission, request)
-        asked.addCallbacks(self._admission_answered, self._admission_failed)
-        asked.addErrback(self._failed)
-
-    def _admission_answered(self, refusal: str | None) -> None:
-        self._admission = None
-        session = self._session
-        if session.state is not State.ADMITTING or self._goodbye is not None:
-            return  # it went away while we asked
-        self._server.relay.now = self._server.clock.seconds()
-        if refusal is not None:
-            session.refuse(refusal)
-            return
-        self._admit()
-        self.transport.resumeProducing()
-        if self._held:
-            self.dataReceived(b"")
-
-    def _admission_failed(self, failure: Failure) -> None:
-        if self._goodbye is None:
-            log.failure("asking for admission failed", failure)
-        self._admission_answered("admission could not be asked")
-
-    def _admission_timed_out(self) -> None:
-        self._session.refuse(f"admission did not answer within {ADMISSION_S:.0f} s")
-
-    def _failed(self, failure: Failure) -> None:
-        log.failure("serving a client failed; it is cut", failure)
-        self.transport.abortConnection()
-
-    def _admit(self) -> None:
-        session = self._session
-        session.admit()
-        conn = session.conn
-        if conn is None:
-            return
-        if self._server.limits is not None:
-            self._server.limits.entered(conn)
-        self._cancel_deadline()
+    def _entered(self, conn: Connection) -> None:
         if self._socket_full:
             self._block(conn)  # the greeting has not left yet
         self._keep_alive_s = self._server.keep_alive_period_s()

@@ -17,10 +17,9 @@ from zope.interface.verify import verifyObject
 
 from derp.core.session import LoginRequest, Session
 from derp.net.arena import Arena
+from derp.net.relay_login import ADMISSION_S, LOGIN_S
 from derp.net.relay_protocol import (
-    ADMISSION_S,
     GOODBYE_S,
-    LOGIN_S,
     MAX_UNREAD,
     MESH_WRITE_TIMEOUT_S,
     RelayProtocol,
