@@ -137,6 +137,7 @@ class RelayService(MultiService):
         self.listeners: list[Listener] = []
         self.life = RelayLife(reactor, config, self.server, self.listeners, self.stun)
         self.quota.when_changed = partial(self.life.state.note, Unfit.QUOTA)
+        self.limits.when_occupancy_changed = self._judge_load
         if self.certificates is not None:
             judged = partial(self.life.state.note, Unfit.CERTIFICATE)
             self.certificates.watchdog.when_judged = judged
@@ -144,6 +145,12 @@ class RelayService(MultiService):
         if not knobs.disable_rtt_stats:
             _Sampling(RTTSampler(self.server, reactor)).setServiceParent(self)
         self._open = False
+
+    def _judge_load(self) -> None:
+        """Tell whether there is room for one more client."""
+        ports = (listener.opened for listener in self.listeners)
+        exhausted = any(port is not None and port.exhausted for port in ports)
+        self.life.state.note(Unfit.OVERLOAD, exhausted or self.limits.occupancy.full)
 
     def _read_clock(self) -> None:
         self.relay.now = self._seconds()
@@ -282,7 +289,7 @@ class RelayService(MultiService):
         try:
             self.life.inherit(first_environ())
             for listener in self.listeners:
-                listener.open(self.hub, options)
+                listener.open(self.hub, options).when_exhausted = self._judge_load
             if self.stun is not None:
                 self.stun.start()
         except ConfigError:

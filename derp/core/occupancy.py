@@ -35,12 +35,17 @@ class Occupancy:
         self._by_network: Counter[int] = Counter()
         self._connections = connections
 
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for one more client (``--max-clients``)."""
+        return bool(self.limits.max_clients) and self.clients >= self.limits.max_clients
+
     def judge(self, request: LoginRequest) -> str | None:
         """Say why a login is refused, if it is."""
         limits = self.limits
         if request.is_mesh or self._connections(request.key) == 1:
             return None
-        if limits.max_clients and self.clients >= limits.max_clients:
+        if self.full:
             self.refused_for_count += 1
             return f"the relay is full: {self.clients} clients (--max-clients)"
         network = network_of(request.remote.ip)

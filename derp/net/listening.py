@@ -57,7 +57,7 @@ class Listener:
         place = self.place
         return f"{self.flag} {place.kind} [{place.host}]:{place.port} {place.fd} {place.path}"
 
-    def open(self, hub: Hub, options: TCPOptions) -> None:
+    def open(self, hub: Hub, options: TCPOptions) -> RelayPort:
         """
         Bind and listen; nothing is accepted yet.
 
@@ -74,6 +74,7 @@ class Listener:
         else:
             sock = open_listener(place.host, place.port, options, flag=self.flag)
         self.opened = RelayPort(hub, sock, self.greet, self.stats, self.opens)
+        return self.opened
 
     def close(self) -> None:
         """Listen no more. Harmless if it does not."""

@@ -151,6 +151,10 @@ class RelayPort:
         self._opens = opens
         self._resume: Any = None
         self._listening = False
+        self.exhausted = False
+        """Descriptors or memory ran out; until everybody who waits could be accepted again."""
+        self.when_exhausted: Callable[[], None] = lambda: None
+        """Called when :attr:`exhausted` changes."""
 
     def start(self) -> None:
         """Accept from now on."""
@@ -183,9 +187,11 @@ class RelayPort:
             try:
                 sock, peer = self._sock.accept()
             except BlockingIOError:
+                self._set_exhausted(False)
                 return
             except OSError as error:
                 if error.errno in _EXHAUSTED:
+                    self._set_exhausted(True)
                     self._pause(error)
                     return
                 continue  # that one is gone already (ECONNABORTED and its kin)
@@ -201,6 +207,11 @@ class RelayPort:
                 self.log.failure("a connection could not be started; it is closed")
                 self._hub.remove(sock.fileno())
                 sock.close()
+
+    def _set_exhausted(self, exhausted: bool) -> None:
+        if exhausted != self.exhausted:
+            self.exhausted = exhausted
+            self.when_exhausted()
 
     def _pause(self, error: OSError) -> None:
         """Descriptors ran out: stop spinning on a queue that cannot be served."""

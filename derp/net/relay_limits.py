@@ -19,7 +19,7 @@ from derp.core.ratelimit import TokenBucket
 from derp.net.throttle import Throttle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -44,6 +44,8 @@ class RelayLimits:
         self.limits = limits
         self.door = Door(limits, clock.seconds())
         self.occupancy = Occupancy(limits, self._connections_of)
+        self.when_occupancy_changed: Callable[[], None] = lambda: None
+        """Called when clients or the limits on them have changed."""
         self.own_waits = 0
         """Times a connection had to wait for its own rate."""
         self.share_waits = 0
@@ -79,6 +81,7 @@ class RelayLimits:
         self.door.apply(limits, self._clock.seconds())
         self._share = self._new_share()
         self._refit()
+        self.when_occupancy_changed()
         self.log.info(
             "rate config applied: client-rate={rate} bytes/sec, client-burst={burst} bytes",
             rate=limits.client_rate,
@@ -115,6 +118,7 @@ class RelayLimits:
         """A client has logged in."""
         if not conn.is_mesh:
             self.occupancy.enter(conn.remote.ip)
+            self.when_occupancy_changed()
 
     def left(self, protocol: Any, conn: Connection | None) -> None:
         """A connection is lost; ``conn`` is the client, if it had logged in."""
@@ -123,6 +127,7 @@ class RelayLimits:
             self._drop(throttle)
         if conn is not None and not conn.is_mesh:
             self.occupancy.leave(conn.remote.ip)
+            self.when_occupancy_changed()
 
     def _drop(self, throttle: Throttle) -> bool:
         intake = throttle.intake

@@ -402,6 +402,8 @@ class PortTests(ListenerCase):
         """
         for code in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
             port = self.port()
+            told: list[bool] = []
+            port.when_exhausted = lambda p=port, t=told: t.append(p.exhausted)  # type: ignore[misc]
             failing = self.exhaust(port, code)
             client = self.client(port)
             client.send(b"hello")
@@ -421,6 +423,8 @@ class PortTests(ListenerCase):
             failing.clear()
             self.pump.reactor.advance(PAUSE_S)
             self.pump.until(lambda c=client: c.received == b"hello")  # type: ignore[misc]
+            self.pump.turn()
+            self.assertEqual(told, [True, False], "told once each")
         self.assertEqual(self.stats.accept_paused, 8)
 
     def test_stopped_while_exhausted(self) -> None:

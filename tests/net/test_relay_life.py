@@ -55,6 +55,25 @@ class RelayLifeTests(RelayTestCase):
         self.assertTrue(relay.stun.answering)
         await self.client(self.port_of(relay), tls=False)
 
+    async def test_full(self) -> None:
+        """With ``--max-clients`` connected the relay is overloaded, until one has left."""
+        relay = self.relay(max_clients=1)
+        client, _ = await self.client(self.port_of(relay), tls=False)
+        self.assertEqual(await self.readiness(relay), (503, "overloaded"))
+        await client.close()
+        await self.until(lambda: relay.life.state.is_ready, "room for another client")
+        self.assertEqual(await self.readiness(relay), (200, "ready"))
+
+    async def test_out_of_descriptors(self) -> None:
+        """So it is while a port cannot accept for want of descriptors."""
+        relay = self.relay()
+        port = relay.listeners[0].opened
+        assert port is not None
+        for exhausted, ready in ((True, False), (False, True)):
+            port.exhausted = exhausted
+            port.when_exhausted()
+            self.assertEqual(relay.life.state.is_ready, ready)
+
     async def test_certificate(self) -> None:
         """An expired certificate makes the relay unfit until there is a good one."""
         relay = self.start_relay(self.config())
