@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import connections, latency, memory, mixed, overload, plot, relay
+from bench import connections, latency, memory, mixed, overload, plot, relay, stun
 from bench.servers import ROOT
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -21,6 +21,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "connections": connections.main,
     "memory": memory.main,
     "overload": overload.main,
+    "stun": stun.main,
 }
 
 

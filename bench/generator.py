@@ -29,16 +29,20 @@ SPARE_TIME_S = 120.0
 
 
 @contextmanager
-def built_generator() -> Iterator[Path]:
-    """Build the generator into a temporary directory, there while the context lasts."""
+def built_generator(
+    name: str = "loadgen", libraries: Sequence[str] = ("-lssl", "-lcrypto", "-lsodium")
+) -> Iterator[Path]:
+    """
+    Build a generator into a temporary directory, there while the context lasts.
+
+    :param name: of the program; all C files whose names begin so belong to it.
+    """
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise BenchmarkError("no C compiler: install one (Debian: apt-get install gcc libc6-dev)")
-    with tempfile.TemporaryDirectory(prefix="loadgen-") as directory:
-        program = Path(directory) / "loadgen"
-        here = Path(__file__).parent
-        sources = [str(path) for path in sorted(here.glob("loadgen*.c"))]
-        libraries = ["-lssl", "-lcrypto", "-lsodium"]
+    with tempfile.TemporaryDirectory(prefix=f"{name}-") as directory:
+        program = Path(directory) / name
+        sources = [str(path) for path in sorted(Path(__file__).parent.glob(f"{name}*.c"))]
         built = subprocess.run(
             [compiler, "-O2", "-o", str(program), *sources, *libraries],
             capture_output=True,

@@ -13,18 +13,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from bench import report
-from bench.generator import Run, pin
+from bench.generator import Run, built_generator, pin
 from bench.harness import Metric, figures, finish, progress
 from bench.servers import ROOT, BenchmarkError, RunningServer, ServerSpec, parse_other
 
@@ -54,22 +51,6 @@ METRICS = [
     Metric("cpu_us", "server CPU per response, µs", _cpu_us),
     Metric("rate", "responses per second", _answers_per_second, lower_is_better=False, digits=0),
 ]
-
-
-@contextmanager
-def built_generator() -> Iterator[Path]:
-    """Build ``stunload`` into a temporary directory, there while the context lasts."""
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        raise BenchmarkError("no C compiler: install one (Debian: apt-get install gcc libc6-dev)")
-    with tempfile.TemporaryDirectory(prefix="stunload-") as directory:
-        program = Path(directory) / "stunload"
-        source = Path(__file__).with_name("stunload.c")
-        words = [compiler, "-O2", "-o", str(program), str(source)]
-        built = subprocess.run(words, capture_output=True, text=True, check=False)
-        if built.returncode != 0:
-            raise BenchmarkError(f"cannot build the load generator:\n{built.stderr}")
-        yield program
 
 
 def choose(options: argparse.Namespace) -> list[ServerSpec]:
@@ -125,7 +106,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     cases = {f"saturated, {WINDOW} in flight": 0.0, f"paced, {options.rate:.0f}/s": options.rate}
     runs: Runs = {case: {spec.name: [] for spec in specs} for case in cases}
     problems = []
-    with built_generator() as program, ExitStack() as stack:
+    with built_generator("stunload", ()) as program, ExitStack() as stack:
         servers = [stack.enter_context(RunningServer(spec, options.server_cpu)) for spec in specs]
         for round_ in range(options.rounds):
             turn = round_ % len(servers)
