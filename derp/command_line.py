@@ -28,6 +28,7 @@ from derp.net.admission_url import check_url
 from derp.net.key_file import key_path
 from derp.net.mesh_peers import parse_peers
 from derp.net.setec import check_setec_url
+from derp.net.socket_address import host_port
 from derp.quoting import quoted
 
 DEV_PORT: Final = 3340
@@ -241,7 +242,7 @@ def _metrics_addr(flags: FlagValues, resolve: Resolve) -> str:
     if not text:
         return ""
     host, port = parse_listen_address("--metrics-addr", text, resolve)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return host_port(host, port)
 
 
 def _notices(flags: FlagValues, tls: bool) -> list[str]:

@@ -58,6 +58,7 @@ from derp.net.relay_limits import RelayLimits
 from derp.net.relay_protocol import RelayServer
 from derp.net.reload import ReloadableFile, Reloader
 from derp.net.rtt_sampler import RTTSampler
+from derp.net.socket_address import host_port
 from derp.net.stun_udp import STUNServer
 from derp.net.timer_wheel import TimerWheel
 from derp.net.trusted_proxies import TrustedProxies
@@ -313,7 +314,7 @@ class RelayService(MultiService):
         config = self.config
         listening = [f"{each.where():<21} {each.serves} ({each.flag})" for each in self.listeners]
         if self.stun is not None:
-            listening.append(f"{self._stun_host or '*'}:{self.stun.port} STUN")
+            listening.append(f"{host_port(self._stun_host or '*', self.stun.port)} STUN")
         return start_block(
             config,
             version=__version__,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from derp.config import ListeningPlace, PlaceKind
 from derp.errors import ConfigError
 from derp.net.port import BACKLOG, Greeter, RelayPort, TCPOptions, open_listener
+from derp.net.socket_address import host_port
 from derp.quoting import quoted
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Listener:
             return os.fsdecode(address.name or b"") or "a unix socket"
         if host in ("::", "0.0.0.0"):  # noqa: S104 - printed, not bound
             host = "*"
-        return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
+        return host_port(host, address.port)
 
 
 def _open_unix(flag: str, path: str) -> socket.socket:

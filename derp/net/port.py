@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from derp.errors import ConfigError
-from derp.net.socket_address import address_of, peer_name
+from derp.net.socket_address import address_of, host_port, peer_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ def open_listener(host: str, port: int, options: TCPOptions, *, flag: str) -> so
             if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL) or host:
                 break
     assert failure is not None
-    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    where = host_port(host, port)
     cure = _CURES.get(failure.errno or 0, "choose another address or port")
     reason = (failure.strerror or str(failure)).lower()
     raise ConfigError(f"{flag}: cannot listen on {where}: {reason}; {cure}") from failure

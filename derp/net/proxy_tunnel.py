@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from derp.net.bounded_http import NoAnswer, explain, shortened
+from derp.net.socket_address import host_port
 
 MAX_HEAD: Final = 16384
 """Bytes of the proxy's answer."""
@@ -34,7 +35,7 @@ class TunnelEndpoint:
     def __init__(
         self, proxy: IStreamClientEndpoint, host: str, port: int, authorization: str | None
     ) -> None:
-        target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        target = host_port(host, port)
         lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
         if authorization is not None:
             lines.append(f"Proxy-Authorization: {authorization}")

@@ -26,9 +26,14 @@ def address_of(sockname: Any) -> IPv4Address | IPv6Address | UNIXAddress:
     return IPv4Address("TCP", host, port)
 
 
+def host_port(host: str, port: int) -> str:
+    """Write an address for people and URLs: IPv6 stands in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def peer_name(address: Any) -> str:
     """Write an address as logs do: ``1.2.3.4:5``, ``[2001:db8::1]:5``, or a unix path."""
     host = getattr(address, "host", None)
     if host is None:
         return "a unix socket"
-    return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
+    return host_port(host, address.port)

@@ -21,6 +21,7 @@ from zope.interface import implementer
 from derp.core.stun_stats import STUNStats
 from derp.errors import ConfigError
 from derp.net.datagram_batch import open_batch
+from derp.net.socket_address import host_port
 from derp.net.stun_responder import BatchResponder, Responder, SingleResponder
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class STUNServer:
         udp = bind_udp(self._host, self._wanted_port) if inherited is None else inherited
         udp.setblocking(False)
         self._udp = udp
-        self._address = _show(*udp.getsockname()[:2])
+        self._address = host_port(*udp.getsockname()[:2])
         batch = open_batch(udp)
         self._responder = (
             SingleResponder(udp, self._stats)
@@ -264,9 +265,5 @@ def _bind_error(error: OSError, host: str, port: int) -> ConfigError:
     problem = error.strerror or str(error)
     cure = _CURES.get(error.errno or 0, _OTHER_CURE)
     return ConfigError(
-        f"--stun-port {port}: cannot listen on UDP {_show(host, port)}: {problem}; {cure}"
+        f"--stun-port {port}: cannot listen on UDP {host_port(host, port)}: {problem}; {cure}"
     )
-
-
-def _show(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

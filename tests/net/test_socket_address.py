@@ -3,7 +3,7 @@
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.trial.unittest import SynchronousTestCase
 
-from derp.net.socket_address import address_of, peer_name
+from derp.net.socket_address import address_of, host_port, peer_name
 
 
 class AddressTests(SynchronousTestCase):
@@ -35,3 +35,13 @@ class AddressTests(SynchronousTestCase):
             (UNIXAddress("/run/x"), "a unix socket"),
         ):
             self.assertEqual(peer_name(address), text)
+
+
+class HostPortTests(SynchronousTestCase):
+    """See :func:`derp.net.socket_address.host_port`."""
+
+    def test_families(self) -> None:
+        """IPv6 stands in brackets, everything else does not."""
+        self.assertEqual(host_port("::1", 3478), "[::1]:3478")
+        self.assertEqual(host_port("127.0.0.1", 3478), "127.0.0.1:3478")
+        self.assertEqual(host_port("*", 3478), "*:3478")
