@@ -13,6 +13,8 @@ LAYERS = {
     "derp.wire": 0,
     "derp.core": 1,
     "derp.net": 2,
+    "derp.prober": 3,
+    "derp.doctor": 3,
     "derp.certificate_service": 3,
     "derp.services": 3,
     "derp.start_block": 3,

@@ -1,0 +1,1 @@
+"""derper doctor: one pass over a relay that checks and explains."""

@@ -1,0 +1,1 @@
+"""derpprobe: watches relays from outside. Checks, their schedule, their page and their alerts."""
