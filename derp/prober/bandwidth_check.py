@@ -1,0 +1,20 @@
+"""How fast does a payload go from one node to another?"""
+
+from __future__ import annotations
+
+from derp.prober.check import Check
+from derp.prober.targets import Targets, pair_labels
+from derp.wire.derp_map import Node, Region
+
+
+def bandwidth_check(targets: Targets, region: Region, source: Node, destination: Node) -> Check:
+    """Make the check."""
+
+    async def run() -> None:
+        raise NotImplementedError
+
+    return Check(
+        probe_class="derp_bw",
+        labels={**pair_labels(region, source, destination), "tcp_in_tcp": "false"},
+        run=run,
+    )

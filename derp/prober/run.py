@@ -1,0 +1,127 @@
+"""One run of a check: whatever happens, it has one result, and that within its time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from derp.durations import format_duration
+from derp.errors import DERPError
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall
+
+    from derp.prober.check import Check
+
+log = Logger(namespace="derp")
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What came of a run; times are the reactor's (in production: Unix) seconds."""
+
+    started: float
+    ended: float
+    error: str = ""
+    """Empty if it succeeded."""
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether what was probed works."""
+        return not self.error
+
+
+def describe(error: BaseException) -> str:
+    """Say why a run failed: a sentence of ours as it is, anything else with its type."""
+    text = " ".join(str(error).split())
+    if isinstance(error, DERPError):
+        return text or type(error).__name__
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+class Run:
+    """
+    A check that is being run.
+
+    :param timeout: seconds; ``None`` is for ever.
+    :param enough: whether a run that is stopped by its timeout has succeeded: one of a
+        continuous check has, which would go on.
+    :param when_settled: called once with the result.
+    :param when_ended: called once, when nothing of the run is left: with the result, or later
+        if the check does not stop when it is cancelled.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        check: Check,
+        timeout: float | None,
+        *,
+        enough: bool = False,
+        when_settled: Callable[[Run, RunResult], object],
+        when_ended: Callable[[Run], object],
+    ) -> None:
+        self.result: RunResult | None = None
+        self.started: float = reactor.seconds()
+        self.overdue = False
+        """It has its result, and goes on all the same."""
+        self._reactor = reactor
+        self._check = check
+        self._timeout = timeout
+        self._enough = enough
+        self._when_settled = when_settled
+        self._when_ended = when_ended
+        self._deadline: IDelayedCall | None = None
+        self._work: Deferred[None] | None = None
+
+    def begin(self) -> None:
+        """Run the check; the result may be there at once."""
+        if self._timeout is not None:
+            self._deadline = self._reactor.callLater(self._timeout, self._expire)
+        self._work = Deferred.fromCoroutine(self._perform())
+        self._work.addCallbacks(lambda _: self._end(""), self._failed)
+
+    def cancel(self) -> None:
+        """Call it off, or remind it that it was."""
+        if self._work is not None:
+            self._work.cancel()
+
+    async def _perform(self) -> None:
+        await self._check.run()
+
+    def _expire(self) -> None:
+        self._deadline = None
+        self.cancel()
+        if self.result is None:  # it does not stop
+            self.overdue = True
+            self._settle("" if self._enough else self._too_late())
+
+    def _failed(self, failure: Failure) -> None:
+        expired = self._timeout is not None and self._deadline is None
+        if expired and self._enough:
+            self._end("")
+        elif failure.check(CancelledError):
+            self._end(self._too_late() if expired else "it was called off")
+        else:
+            log.debug("{traceback}", traceback=failure.getTraceback())
+            self._end(describe(failure.value))
+
+    def _too_late(self) -> str:
+        return f"deadline exceeded: no result within {format_duration(self._timeout or 0.0)}"
+
+    def _end(self, error: str) -> None:
+        self._settle(error)
+        self._when_ended(self)
+
+    def _settle(self, error: str) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if self.result is None:
+            self.result = RunResult(self.started, self._reactor.seconds(), error)
+            self._when_settled(self, self.result)
