@@ -13,9 +13,6 @@ from derp.net.cert_files import parse_ip
 from derp.quoting import quoted
 from derp.wire.jose import parse_eab_key
 
-IMPLY_TLS: Final = ("acme-directory", "acme-ip-address")
-"""Flags that ask for TLS whatever the port is."""
-
 _ACME_FLAGS: Final = (
     "acme-email",
     "acme-eab-kid",

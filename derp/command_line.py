@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
-from derp.acme_flags import IMPLY_TLS, acme_fields, acme_notices, check_certificates
+from derp.acme_flags import acme_fields, acme_notices, check_certificates
 from derp.addresses import Resolve, check_port, parse_listen_address, resolve_host
 from derp.config import CertMode, Config, MeshPeer
 from derp.config_file import with_config_file
@@ -20,7 +20,7 @@ from derp.core.admission import Policy
 from derp.durations import format_duration
 from derp.environment import read_knobs
 from derp.errors import ConfigError
-from derp.flags import FLAGS
+from derp.flags import FLAGS, IMPLY_TLS
 from derp.goflag import FlagValues, Value
 from derp.limit_flags import limit_fields, limit_notices, place_fields
 from derp.mesh_key_file import find_mesh_key, mesh_key_path

@@ -402,3 +402,6 @@ GROUPS: Final[tuple[tuple[str, tuple[Flag, ...]], ...]] = (
 
 FLAGS: Final[tuple[Flag, ...]] = tuple(flag for _, group in GROUPS for flag in group)
 """Every flag once."""
+
+IMPLY_TLS: Final = ("acme-directory", "acme-ip-address")
+"""Flags that ask for TLS whatever the port is."""

@@ -23,13 +23,23 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from derp.wire.der import (
+    GENERALIZED_TIME,
+    SEQUENCE,
+    UTC_TIME,
+    VERSION,
+    Element,
+    certificate_fields,
+    read_element,
+    read_elements,
+)
 from derp.wire.keys import KEY_LEN
 
 METACERT_VERSION: Final = 2
@@ -51,11 +61,7 @@ _UTF8_STRING: Final = 0x0C
 _PRINTABLE_STRING: Final = 0x13
 _TELETEX_STRING: Final = 0x14
 _IA5_STRING: Final = 0x16
-_UTC_TIME: Final = 0x17
-_GENERALIZED_TIME: Final = 0x18
-_SEQUENCE: Final = 0x30
 _SET: Final = 0x31
-_VERSION: Final = 0xA0
 _EXTENSIONS: Final = 0xA3
 
 _OID_COMMON_NAME: Final = b"\x06\x03\x55\x04\x03"  # 2.5.4.3
@@ -85,22 +91,22 @@ def build_metacert(server_public: bytes, now: float) -> MetaCertificate:
     if len(server_public) != KEY_LEN:
         raise ValueError(f"a key has {KEY_LEN} bytes, not {len(server_public)}")
     signer = Ed25519PrivateKey.generate()
-    algorithm = _der(_SEQUENCE, _OID_ED25519)
+    algorithm = _der(SEQUENCE, _OID_ED25519)
     name = _name(COMMON_NAME_PREFIX + server_public.hex())
     made = datetime.fromtimestamp(int(now), UTC)
-    constraints = _OID_BASIC_CONSTRAINTS + _BOOLEAN_TRUE + _der(_OCTET_STRING, _der(_SEQUENCE, b""))
+    constraints = _OID_BASIC_CONSTRAINTS + _BOOLEAN_TRUE + _der(_OCTET_STRING, _der(SEQUENCE, b""))
     to_be_signed = _der(
-        _SEQUENCE,
-        _der(_VERSION, _der(_INTEGER, b"\x02"))
+        SEQUENCE,
+        _der(VERSION, _der(_INTEGER, b"\x02"))
         + _der(_INTEGER, bytes((METACERT_VERSION,)))
         + algorithm
         + name
-        + _der(_SEQUENCE, _time(made - VALID_FOR) + _time(made + VALID_FOR))
+        + _der(SEQUENCE, _time(made - VALID_FOR) + _time(made + VALID_FOR))
         + name
-        + _der(_SEQUENCE, algorithm + _bits(signer.public_key().public_bytes_raw()))
-        + _der(_EXTENSIONS, _der(_SEQUENCE, _der(_SEQUENCE, constraints))),
+        + _der(SEQUENCE, algorithm + _bits(signer.public_key().public_bytes_raw()))
+        + _der(_EXTENSIONS, _der(SEQUENCE, _der(SEQUENCE, constraints))),
     )
-    der = _der(_SEQUENCE, to_be_signed + algorithm + _bits(signer.sign(to_be_signed)))
+    der = _der(SEQUENCE, to_be_signed + algorithm + _bits(signer.sign(to_be_signed)))
     return MetaCertificate(der, _pem(der))
 
 
@@ -140,49 +146,22 @@ def is_metacert(der: bytes) -> bool:
 def _read_certificate(der: bytes) -> tuple[int, str]:
     """Return serial number and last common name; ``(-1, "")`` for what is no certificate."""
     try:
-        _, start, end = _element(der, *_contents(der, 0, len(der)))
-        fields = list(_elements(der, start, end))
-        if fields and fields[0][0] == _VERSION:
-            del fields[0]
-        (_, serial_at, serial_end), _, _, _, (_, subject_at, subject_end) = fields[:5]
-        serial = int.from_bytes(der[serial_at:serial_end], "big", signed=True)
-        return serial, _read_common_name(der, subject_at, subject_end)
+        fields = certificate_fields(der)
+        number = der[fields.serial.start : fields.serial.end]
+        return int.from_bytes(number, "big", signed=True), _read_common_name(der, fields.subject)
     except (IndexError, ValueError):
         return -1, ""
 
 
-def _read_common_name(der: bytes, start: int, end: int) -> str:
+def _read_common_name(der: bytes, subject: Element) -> str:
     found = ""
-    for _, set_at, set_end in _elements(der, start, end):
-        for _, pair_at, pair_end in _elements(der, set_at, set_end):
+    for _, set_at, set_end in read_elements(der, subject.start, subject.end):
+        for _, pair_at, pair_end in read_elements(der, set_at, set_end):
             if der[pair_at:pair_end].startswith(_OID_COMMON_NAME):
-                tag, at, after = _element(der, pair_at + len(_OID_COMMON_NAME), pair_end)
+                tag, at, after = read_element(der, pair_at + len(_OID_COMMON_NAME), pair_end)
                 if tag in _READABLE_STRINGS:
                     found = der[at:after].decode("utf-8")
     return found
-
-
-def _contents(der: bytes, at: int, limit: int) -> tuple[int, int]:
-    _, start, end = _element(der, at, limit)
-    return start, end
-
-
-def _elements(der: bytes, at: int, limit: int) -> Iterator[tuple[int, int, int]]:
-    while at < limit:
-        tag, start, at = _element(der, at, limit)
-        yield tag, start, at
-
-
-def _element(der: bytes, at: int, limit: int) -> tuple[int, int, int]:
-    """Read one tag and length: ``(tag, where its contents start, where they end)``."""
-    tag, length, start = der[at], der[at + 1], at + 2
-    if length >= 0x80:
-        size = length & 0x7F
-        length = int.from_bytes(der[start : start + size], "big")
-        start += size
-    if start + length > limit:
-        raise ValueError("a DER element is longer than what holds it")
-    return tag, start, start + length
 
 
 def _der(tag: int, contents: bytes) -> bytes:
@@ -195,14 +174,14 @@ def _der(tag: int, contents: bytes) -> bytes:
 
 def _name(common_name: str) -> bytes:
     value = _der(_PRINTABLE_STRING, common_name.encode("ascii"))
-    return _der(_SEQUENCE, _der(_SET, _der(_SEQUENCE, _OID_COMMON_NAME + value)))
+    return _der(SEQUENCE, _der(_SET, _der(SEQUENCE, _OID_COMMON_NAME + value)))
 
 
 def _time(when: datetime) -> bytes:
     # RFC 5280 section 4.1.2.5: two-digit years until 2049.
     if when.year < 2050:
-        return _der(_UTC_TIME, when.strftime("%y%m%d%H%M%SZ").encode("ascii"))
-    return _der(_GENERALIZED_TIME, when.strftime("%Y%m%d%H%M%SZ").encode("ascii"))
+        return _der(UTC_TIME, when.strftime("%y%m%d%H%M%SZ").encode("ascii"))
+    return _der(GENERALIZED_TIME, when.strftime("%Y%m%d%H%M%SZ").encode("ascii"))
 
 
 def _bits(value: bytes) -> bytes:
