@@ -136,7 +136,7 @@ class Probe:
             self._timer = None
         self._refuse_asked("the probe was removed")
         for run in list(self._runs):
-            run.cancel()
+            run.call_off()
         if not self._runs:
             return succeed(None)
         closed: Deferred[None] = Deferred()
@@ -170,13 +170,12 @@ class Probe:
             self._ticking.start(self.interval)
 
     def _tick(self) -> None:
-        if len(self._runs) < self._concurrency:
-            self._begin([])
-            return
         overdue = [run for run in self._runs if run.overdue]
         for run in overdue:
             run.cancel()
-        if overdue and len(self._runs) >= self._concurrency:
+        if len(self._runs) < self._concurrency:
+            self._begin([])
+        elif overdue:
             now = self._reactor.seconds()
             self.history.begin(now)
             self._record(RunResult(now, now, STILL_RUNNING))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from derp.prober.check import Check
 
 log = Logger(namespace="derp")
+
+_CALLED_OFF: Final = "it was called off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +88,13 @@ class Run:
         self._work = Deferred.fromCoroutine(self._perform())
         self._work.addCallbacks(lambda _: self._end(""), self._failed)
 
+    def call_off(self) -> None:
+        """Stop it; what comes of it does not matter any more."""
+        self._settle(_CALLED_OFF)
+        self.cancel()
+
     def cancel(self) -> None:
-        """Call it off, or remind it that it was."""
+        """Tell the check to stop, perhaps not for the first time."""
         if self._work is not None:
             self._work.cancel()
 
@@ -106,10 +113,11 @@ class Run:
         if expired and self._enough:
             self._end("")
         elif failure.check(CancelledError):
-            self._end(self._too_late() if expired else "it was called off")
+            self._end(self._too_late() if expired else _CALLED_OFF)
         else:
             log.debug("{traceback}", traceback=failure.getTraceback())
-            self._end(describe(failure.value))
+            error = failure.value
+            self._end(describe(error) if error is not None else "it failed")
 
     def _too_late(self) -> str:
         return f"deadline exceeded: no result within {format_duration(self._timeout or 0.0)}"
