@@ -20,32 +20,16 @@ a status other than 200                fault
 from __future__ import annotations
 
 import json
-from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS, ProxyAgent
-from twisted.web.iweb import IAgent, IAgentEndpointFactory
-from zope.interface import implementer
 
 from derp.core.admission import ALLOWED, Answer, Kind, Question, Verdict
 from derp.errors import ConfigError, ProtocolError
-from derp.net.bounded_http import (
-    TIMEOUT_S,
-    BrokenAnswer,
-    Head,
-    NoAnswer,
-    make_pool,
-    read_body,
-    send,
-    shortened,
-)
-from derp.net.proxy_environment import Proxy, ProxyEnvironment
-from derp.net.proxy_tunnel import TunnelEndpoint
+from derp.net.bounded_http import TIMEOUT_S, BrokenAnswer, Head, NoAnswer, read_body, shortened
+from derp.net.outgoing_http import OutgoingHTTP, shown
 from derp.quoting import quoted
 from derp.wire.go_json import field, fields_of
 from derp.wire.keys import format_node_public
@@ -76,12 +60,6 @@ def check_url(url: str) -> str:
     return url
 
 
-def shown(url: str) -> str:
-    """A URL for the log, without what may be secret in it: user, password and query."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
 class AdmissionURL:
     """One URL that is asked about clients."""
 
@@ -91,10 +69,7 @@ class AdmissionURL:
         self.url = check_url(url)
         self.label = shown(url)
         self._reactor = reactor
-        self._proxies = ProxyEnvironment(environ)
-        self._pool = make_pool(reactor)
-        self._direct = Agent(reactor, BrowserLikePolicyForHTTPS(), TIMEOUT_S, pool=self._pool)
-        self._through: dict[tuple[str, Proxy], IAgent] = {}
+        self._http = OutgoingHTTP(reactor, environ)
 
     def ask(self, question: Question, *, recheck: bool = False) -> Deferred[Answer]:
         """See :class:`derp.net.asked_source.Source`."""
@@ -107,8 +82,7 @@ class AdmissionURL:
 
     def close(self) -> Deferred[None]:
         """Close the connections that are kept."""
-        closed: Deferred[None] = self._pool.closeCachedConnections()
-        return closed
+        return self._http.close()
 
     # -- inside ----------------------------------------------------------------------------
 
@@ -151,52 +125,9 @@ class AdmissionURL:
     async def _send(self, method: str, url: str, body: bytes | None) -> Head:
         headers = {} if body is None else {"Content-Type": "application/json"}
         parts = urlsplit(url)
-        target = urlunsplit(parts._replace(netloc=_location(parts), fragment=""))
-        proxy = self._proxies.proxy_for(target)
-        if parts.username is not None and parts.hostname == urlsplit(self.url).hostname:
-            user, password = unquote(parts.username), unquote(parts.password or "")
-            headers["Authorization"] = _basic(user, password)
-        agent: IAgent = self._direct
-        if proxy is not None:
-            agent = self._agent_through(parts.scheme, proxy)
-            if parts.scheme == "http" and proxy.credentials is not None:
-                headers["Proxy-Authorization"] = _basic(*proxy.credentials)
-        return await send(self._reactor, agent, method, target, headers, body)
-
-    def _agent_through(self, scheme: str, proxy: Proxy) -> IAgent:
-        agent = self._through.get((scheme, proxy))
-        if agent is None:
-            if scheme == "http":
-                agent = ProxyAgent(_endpoint(self._reactor, proxy), self._reactor, self._pool)
-            else:
-                endpoints = _Tunnels(self._reactor, proxy)
-                agent = Agent.usingEndpointFactory(self._reactor, endpoints, self._pool)
-            self._through[scheme, proxy] = agent
-        return agent
-
-
-@implementer(IAgentEndpointFactory)
-class _Tunnels:
-    """Leads to HTTPS servers through a proxy."""
-
-    def __init__(self, reactor: Any, proxy: Proxy) -> None:
-        self._proxy = _endpoint(reactor, proxy)
-        self._authorization = None if proxy.credentials is None else _basic(*proxy.credentials)
-        self._tls = BrowserLikePolicyForHTTPS()
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        tunnel = TunnelEndpoint(
-            self._proxy, uri.host.decode("ascii").strip("[]"), uri.port, self._authorization
-        )
-        return wrapClientTLS(self._tls.creatorForNetloc(uri.host, uri.port), tunnel)
-
-
-def _endpoint(reactor: Any, proxy: Proxy) -> IStreamClientEndpoint:
-    endpoint: IStreamClientEndpoint = HostnameEndpoint(reactor, proxy.host, proxy.port, TIMEOUT_S)
-    if proxy.tls:
-        tls = BrowserLikePolicyForHTTPS().creatorForNetloc(proxy.host.encode("idna"), proxy.port)
-        endpoint = wrapClientTLS(tls, endpoint)
-    return endpoint
+        if parts.hostname != urlsplit(self.url).hostname:  # sent on with a password: not ours
+            url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        return await self._http.send(method, url, headers, body)
 
 
 def _follow(url: str, location: str) -> str:
@@ -205,16 +136,6 @@ def _follow(url: str, location: str) -> str:
         return check_url(urljoin(url, location))
     except (ConfigError, ValueError):
         raise NoAnswer("redirected to what is no http:// or https:// URL") from None
-
-
-def _location(parts: SplitResult) -> str:
-    """Host and port of a URL."""
-    return parts.netloc.rpartition("@")[2]
-
-
-def _basic(user: str, password: str) -> str:
-    pair = f"{user}:{password}".encode()
-    return f"Basic {b64encode(pair).decode('ascii')}"
 
 
 def encode_question(key: str, ip: str) -> bytes:

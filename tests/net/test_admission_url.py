@@ -18,7 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from derp.core.admission import Answer, Question, Verdict
 from derp.errors import ConfigError, ProtocolError
 from derp.net import admission_url
-from derp.net.admission_url import AdmissionURL, check_url, read_answer, shown
+from derp.net.admission_url import AdmissionURL, check_url, read_answer
+from derp.net.outgoing_http import shown
 from tests.net.admission_fakes import ALLOW, CLOSE, DENY, SILENCE, FakeServer, TunnelTo, respond
 from tests.net.relay_fakes import ServerTLS, make_credentials
 
