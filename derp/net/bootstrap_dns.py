@@ -6,24 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from twisted.application.service import Service
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredSemaphore
-from twisted.internet.interfaces import (
-    IAddress,
-    IDelayedCall,
-    IHostnameResolver,
-    IHostResolution,
-    IReactorTime,
-    IResolutionReceiver,
-)
+from twisted.internet.interfaces import IDelayedCall, IHostnameResolver, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
-from zope.interface import implementer
 
 from derp.core.bootstrap_dns import BootstrapDNS, BootstrapName, ResolvedNames, percent_of
 from derp.net.browser_headers import add_browser_headers
 from derp.net.debug_access import peer_ip
+from derp.net.host_lookup import look_up
 
 if TYPE_CHECKING:
     from derp.net.web_request import WebRequest
@@ -55,27 +47,6 @@ class BootstrapDNSResource(Resource):
         request.close_after_answer()
         query = request.args.get(b"q", [b""])[0].decode("utf-8", "replace")
         return self._bootstrap.answer(query, peer_ip(request))
-
-
-@implementer(IResolutionReceiver)
-class _Addresses:
-    """Collects one name's addresses, each once, in the resolver's order."""
-
-    def __init__(self) -> None:
-        self.done: Deferred[list[str]] = Deferred()
-        self._found: dict[str, None] = {}
-
-    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
-        """Nothing to do: it can not be cancelled anyway."""
-
-    def addressResolved(self, address: IAddress) -> None:
-        if isinstance(address, IPv4Address | IPv6Address):
-            self._found[address.host] = None
-
-    def resolutionComplete(self) -> None:
-        # After a timeout nobody waits any more.
-        if not self.done.called:
-            self.done.callback(list(self._found))
 
 
 class LookupFailed(Exception):
@@ -188,9 +159,7 @@ class BootstrapDNSRefresh(Service):
             self._warn(asked, str(fault) or type(fault).__name__)
 
     async def _look_up(self, name: str) -> list[str]:
-        receiver = _Addresses()
-        self._resolver.resolveHostName(receiver, name, 0, [IPv4Address, IPv6Address])
-        found = await receiver.done
+        found = await look_up(self._resolver, name)
         if not found:
             raise LookupFailed("no addresses found")
         return found

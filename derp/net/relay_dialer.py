@@ -10,28 +10,21 @@ decides, as in the reference. Source: Go ``derphttp``.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from twisted.internet import address as net_address
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred, FailureGroup, TimeoutError, race
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
-from twisted.internet.interfaces import (
-    IAddress,
-    IHostResolution,
-    IProtocol,
-    IProtocolFactory,
-    IResolutionReceiver,
-)
+from twisted.internet.interfaces import IProtocol, IProtocolFactory
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from derp.errors import ConfigError, DERPError
+from derp.net.host_lookup import ascii_host, look_up
+from derp.net.socket_address import host_port
 from derp.wire.derp_map import Node, Region
 from derp.wire.node_json import DEFAULT_DERP_PORT
 
@@ -54,7 +47,6 @@ MAX_ADDRESSES: Final = 4
 """Addresses of one name tried per family."""
 _SCHEME_PORTS: Final = {"https": 443, "http": 80}
 _GIVEN_UP: Final = (CancelledError, error.ConnectingCancelledError)
-_NOT_IN_HOSTS: Final = re.compile(r"[\x00-\x20/\x7f]")
 
 
 class DialError(DERPError):
@@ -101,7 +93,7 @@ def parse_relay_url(url: str, dial_host: str = "") -> RelayAddress:
     try:
         parts = urlsplit(url)
         port = parts.port
-        host = _ascii(parts.hostname or "")
+        host = ascii_host(parts.hostname or "")
     except ValueError as problem:
         raise ConfigError(
             f"relay URL {url!r}: {problem}; write it as https://host[:port]/derp"
@@ -137,7 +129,7 @@ def region_addresses(region: Region) -> list[RelayAddress]:
 
 def _node_address(label: str, node: Node, first: str) -> RelayAddress:
     try:
-        host = _ascii(node.host_name)
+        host = ascii_host(node.host_name)
     except ValueError as problem:
         raise ConfigError(
             f"{label} node {node.name!r}: HostName {node.host_name!r} is no host name"
@@ -154,11 +146,14 @@ def _node_address(label: str, node: Node, first: str) -> RelayAddress:
     )
 
 
-def _ascii(host: str) -> str:
-    """The form a host name has in DNS and TLS; raises ``ValueError`` if it has none."""
-    if _NOT_IN_HOSTS.search(host):
-        raise ValueError(f"{host!r} is no host name")
-    return host.encode("idna").decode("ascii")
+class DialStage:
+    """What dialing is waiting for at the moment, over each IP version."""
+
+    def __init__(self) -> None:
+        self.waits: dict[int, str] = {}
+
+    def __str__(self) -> str:
+        return ", and ".join(self.waits.values()) or "the TCP connection"
 
 
 async def dial(
@@ -166,6 +161,7 @@ async def dial(
     relays: Sequence[RelayAddress],
     factory_for: Callable[[RelayAddress], IProtocolFactory],
     node_timeout: float | None = NODE_TIMEOUT,
+    stage: DialStage | None = None,
 ) -> IProtocol:
     """
     Connect to the first of these relays that accepts; give the protocol that was built.
@@ -173,12 +169,17 @@ async def dial(
     :param factory_for: makes the factory for one relay; the protocol of only one connection
         is asked for.
     :param node_timeout: seconds for each relay; ``None`` leaves the limit to the caller.
+    :param stage: is kept up to date, for whoever gives up.
     :raises DialError: if none accepts.
     """
     problems = []
+    stage = stage or DialStage()
     seconds = CONNECT_TIMEOUT if node_timeout is None else node_timeout
     for relay in relays:
-        attempt = Deferred.fromCoroutine(_dial_relay(reactor, relay, factory_for(relay), seconds))
+        stage.waits.clear()
+        attempt = Deferred.fromCoroutine(
+            _dial_relay(reactor, relay, factory_for(relay), seconds, stage)
+        )
         if node_timeout is not None:
             attempt.addTimeout(node_timeout, reactor)
         try:
@@ -186,15 +187,24 @@ async def dial(
         except DialError as problem:
             problems.append(str(problem))
         except TimeoutError:
-            problems.append(f"{relay.label}: no TCP connection within {node_timeout:g} s")
+            problems.append(
+                f"{relay.label}: no TCP connection within {node_timeout:g} s,"
+                f" still waiting for {stage}"
+            )
     raise DialError("; ".join(problems))
 
 
 async def _dial_relay(
-    reactor: DialReactor, relay: RelayAddress, factory: IProtocolFactory, seconds: float
+    reactor: DialReactor,
+    relay: RelayAddress,
+    factory: IProtocolFactory,
+    seconds: float,
+    stage: DialStage,
 ) -> IProtocol:
     attempts = [
-        Deferred.fromCoroutine(_dial_family(reactor, version, host, relay.port, factory, seconds))
+        Deferred.fromCoroutine(
+            _dial_family(reactor, version, host, relay.port, factory, seconds, stage)
+        )
         for version, host in _families(relay)
     ]
     if not attempts:
@@ -231,17 +241,23 @@ async def _dial_family(
     port: int,
     factory: IProtocolFactory,
     seconds: float,
+    stage: DialStage,
 ) -> IProtocol:
     """Try the addresses of a host one after the other, each for its share of the time."""
-    found = [host] if _ip(host) is not None else await _look_up(reactor, host, version)
+    stage.waits[version] = f"an IPv{version} address of {host}"
+    found = (
+        [host] if _ip(host) is not None else await look_up(reactor.nameResolver, host, [version])
+    )
     found = found[:MAX_ADDRESSES]
     endpoint = TCP4ClientEndpoint if version == 4 else TCP6ClientEndpoint
     problem: Exception = error.DNSLookupError(f"{host} has no IPv{version} address")
     for ip in found:
+        stage.waits[version] = f"the TCP connection to {host_port(ip, port)}"
         try:
             return await endpoint(reactor, ip, port, seconds / len(found)).connect(factory)
         except error.ConnectError as refused:
             problem = error.ConnectError(string=f"{ip} port {port}: {refused}")
+    stage.waits.pop(version)
     raise problem
 
 
@@ -255,31 +271,3 @@ def _ip(text: str) -> IPv4Address | IPv6Address | None:
 def _explain(failure: Failure) -> str:
     text = failure.getErrorMessage()
     return text if failure.check(error.ConnectError, error.DNSLookupError) else repr(failure.value)
-
-
-def _look_up(reactor: DialReactor, host: str, version: int) -> Deferred[list[str]]:
-    kind = net_address.IPv4Address if version == 4 else net_address.IPv6Address
-    receiver = _Addresses()
-    reactor.nameResolver.resolveHostName(receiver, host, addressTypes=[kind])
-    return receiver.found
-
-
-@implementer(IResolutionReceiver)
-class _Addresses:
-    """Collect what a resolver finds. Its threads cannot be stopped, only left alone."""
-
-    def __init__(self) -> None:
-        self.found: Deferred[list[str]] = Deferred(lambda _: None)
-        self._hosts: list[str] = []
-
-    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
-        """See ``IResolutionReceiver``."""
-
-    def addressResolved(self, address: IAddress) -> None:
-        """See ``IResolutionReceiver``."""
-        self._hosts.append(address.host)  # type: ignore[attr-defined]
-
-    def resolutionComplete(self) -> None:
-        """See ``IResolutionReceiver``."""
-        if not self.found.called:
-            self.found.callback(self._hosts)

@@ -112,7 +112,7 @@ def has_valid_fingerprint(packet: bytes) -> bool:
     )
 
 
-def _attributes(packet: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+def walk_attributes(packet: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
     """
     Walk attributes as (type, start of value, length of value).
 
@@ -146,7 +146,7 @@ def parse_binding_request(packet: bytes) -> bytes:
         raise ProtocolError("STUN, but not a binding request")
     kind = sent = -1
     is_tailnode = False
-    for kind, start, length in _attributes(packet, HEADER_LEN, len(packet)):
+    for kind, start, length in walk_attributes(packet, HEADER_LEN, len(packet)):
         if kind == SOFTWARE:
             is_tailnode = is_tailnode or packet[start : start + length] == TAILNODE
         elif kind == FINGERPRINT and length == 4:
@@ -267,7 +267,7 @@ def parse_binding_response(packet: bytes) -> BindingResponse:
     if end > len(packet):
         raise ProtocolError("binding response shorter than its length field says")
     plain = xored = None
-    for kind, start, size in _attributes(packet, HEADER_LEN, end):
+    for kind, start, size in walk_attributes(packet, HEADER_LEN, end):
         if kind == MAPPED_ADDRESS:
             plain = _address(packet[start : start + size], bytes(16))
         elif kind in (XOR_MAPPED_ADDRESS, XOR_MAPPED_ADDRESS_OLD):
