@@ -75,6 +75,8 @@ class DERPResource(Resource):
 
     def render(self, request: WebRequest) -> bytes | int:
         upgrade = first_header(request, b"Upgrade").lower()
+        if upgrade in (b"derp", b"websocket"):
+            request.judge_client()
         offered = first_header(request, b"Sec-WebSocket-Protocol")
         # Very old clients ask for a WebSocket but talk plain DERP; the subprotocol tells.
         if upgrade == b"websocket" and SUBPROTOCOL in offered:

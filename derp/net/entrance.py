@@ -84,11 +84,11 @@ class Entrance:
                 ticket.give_back()
                 raise
 
-        def enter(sock: socket.socket, peer: Any, ticket: Ticket) -> None:
+        def enter(sock: socket.socket, peer: Any, ticket: Ticket, *, named: bool = False) -> None:
             if chooser is None:
                 plain = StreamTransport(self._hub, self._wheel, sock, peer)
                 plain.on_end = ticket.give_back
-                plain.start(_channel(site, ticket))
+                plain.start(_channel(site, ticket, named))
                 return
             secure = TLSTransport(
                 self._hub,
@@ -96,7 +96,7 @@ class Entrance:
                 sock,
                 peer,
                 chooser=chooser,
-                build=lambda _: _channel(site, ticket),
+                build=lambda _: _channel(site, ticket, named),
                 stats=stats,
             )
             secure.on_end = ticket.give_back
@@ -109,7 +109,7 @@ class Entrance:
         sock: socket.socket,
         peer: Any,
         ticket: Ticket,
-        enter: Callable[[socket.socket, Any, Ticket], None],
+        enter: Callable[..., None],
     ) -> None:
         ProxyGreeting(
             self._hub,
@@ -117,12 +117,14 @@ class Entrance:
             sock,
             peer,
             stats=self._proxies.stats,
-            greet=lambda sock, client: enter(sock, client, ticket),
+            greet=lambda sock, client: enter(sock, client, ticket, named=client is not peer),
             closed=ticket.give_back,
         )
 
 
-def _channel(site: WebSite, ticket: Ticket) -> Any:
+def _channel(site: WebSite, ticket: Ticket, named: bool) -> Any:
+    """Make a connection's HTTP; ``named``: by a PROXY header."""
     channel = site.buildProtocol(None)
     channel.arrived = ticket.give_back
+    channel.client_named = named
     return channel

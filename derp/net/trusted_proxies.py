@@ -19,6 +19,7 @@ from twisted.internet.address import UNIXAddress
 from twisted.web.http_headers import Headers
 
 from derp.errors import ConfigError
+from derp.net.proxy_hints import ProxyHints
 from derp.quoting import quoted
 
 MAX_HOPS: Final = 32
@@ -80,6 +81,7 @@ class TrustedProxies:
 
     def __init__(self, networks: Iterable[Network] = (), *, unix: bool = False) -> None:
         self.stats = ProxyStats()
+        self.hints = ProxyHints()
         self._networks = tuple(networks)
         self._unix = unix
 
@@ -122,6 +124,20 @@ class TrustedProxies:
             return peer
         self.stats.believed += 1
         return client
+
+    def judge_login(self, headers: Headers, client: Any, *, named: bool) -> None:
+        """
+        Tell the operator if a client that logs in has a proxy's address, or may have.
+
+        :param client: who it is taken for.
+        :param named: whether a proxy we trust said so.
+        """
+        if named:
+            return
+        if self.trusts(client):
+            self.hints.unnamed(client)
+        elif headers.hasHeader(b"X-Forwarded-For") or headers.hasHeader(b"X-Real-IP"):
+            self.hints.unbelieved(client)
 
     def _last_stranger(self, forwarded: Sequence[bytes]) -> TCPv4 | TCPv6 | None:
         client = None

@@ -26,6 +26,7 @@ from zope.interface import implementer
 
 from derp.net.http_channel import BoundedChannel
 from derp.net.http_deadlines import HTTPTiming
+from derp.net.proxy_header import V1_START, V2_START
 
 
 @implementer(IProtocol)
@@ -76,10 +77,13 @@ class UpgradableChannel(BoundedChannel):
     """An HTTP connection that may become another protocol's."""
 
     site: Any
+    client_named = False
+    """Whether a PROXY header of a proxy we trust has said who the client is."""
 
     def __init__(self, timing: HTTPTiming) -> None:
         super().__init__(timing)
         self._taker: IProtocol | None = None
+        self._silent = True
 
     @property
     def taken_over(self) -> bool:
@@ -125,7 +129,16 @@ class UpgradableChannel(BoundedChannel):
         if self._taker is not None:
             self._taker.dataReceived(data)
         else:
+            if self._silent:
+                self._silent = False
+                self._look_for_proxy(data)
             super().dataReceived(data)
+
+    def _look_for_proxy(self, start: bytes) -> None:
+        """Explain the error to come, if this is a PROXY header of somebody we do not trust."""
+        proxies = self.site.proxies
+        if proxies is not None and start.startswith((V1_START, V2_START)):
+            proxies.hints.stray_header(self.transport.getPeer())
 
     def rawDataReceived(self, data: bytes) -> None:
         if self._taker is not None:

@@ -76,6 +76,13 @@ class WebRequest(server.Request):
             self.via_trusted_proxy = client is not self.client
             self.client = client
 
+    def judge_client(self) -> None:
+        """This client logs in: see whether it has an address of its own."""
+        proxies = self.site.proxies
+        if proxies is not None:
+            named = self.via_trusted_proxy or self.channel.client_named
+            proxies.judge_login(self.requestHeaders, self.client, named=named)
+
     def _fail(self, failure: Failure) -> None:
         channel = self.channel
         if channel is not None and channel.taken_over:
