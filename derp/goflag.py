@@ -77,6 +77,8 @@ class Parsed:
     """Name to value, only of the flags that were there."""
     help: bool = False
     """``-h``, ``-help`` or ``--help`` was met; what is behind it was not read."""
+    words: tuple[str, ...] = ()
+    """What stood behind the flags, where a program takes such words."""
 
 
 class FlagValues:
@@ -124,11 +126,12 @@ class FlagValues:
         return self._given.get(name, self._flags[name].default)
 
 
-def parse_flags(flags: Iterable[Flag], argv: Sequence[str]) -> Parsed:
+def parse_flags(flags: Iterable[Flag], argv: Sequence[str], *, takes_words: bool = False) -> Parsed:
     """
     Read a command line.
 
     :param argv: its words, without the program's name.
+    :param takes_words: whether flags end at the first word that is none, which is no error then.
     :raises FlagError: at the first word that is wrong.
     """
     known = {flag.name: flag for flag in flags}
@@ -157,7 +160,9 @@ def parse_flags(flags: Iterable[Flag], argv: Sequence[str]) -> Parsed:
         if isinstance(before, tuple) and isinstance(value, tuple):
             value = (*before, *value)
         parsed.given[name] = value
-    if words:
+    if takes_words:
+        parsed.words = tuple(words)
+    elif words:
         raise _stray(words[0], previous)
     return parsed
 

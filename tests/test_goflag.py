@@ -110,6 +110,17 @@ class ParseFlagsTests(SynchronousTestCase):
                 self.assertTrue(parse_flags(FLAGS, ["-dev", word, "--nothing"]).help)
         self.assertFalse(parse_flags(FLAGS, ["--hostname", "-h"]).help)
 
+    def test_words(self) -> None:
+        """Where words are taken, the first one ends the flags, as in Go."""
+        for argv, words in (
+            (["-a", "2", "host", "-dev", "--"], ("host", "-dev", "--")),
+            (["-a=2", "--", "-dev"], ("-dev",)),
+            (["-a=2", "-"], ("-",)),
+            (["-a=2"], ()),
+        ):
+            parsed = parse_flags(FLAGS, argv, takes_words=True)
+            self.assertEqual((parsed.given, parsed.words), ({"a": "2"}, words))
+
     def test_words_are_not_consumed(self) -> None:
         """The caller's list stays as it was."""
         argv = ["-a", ":80", "-dev"]
