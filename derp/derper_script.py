@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from os.path import exists
 from typing import NoReturn
@@ -23,7 +23,7 @@ from typing import NoReturn
 from derp.command_line import config_from_flags
 from derp.config import Config
 from derp.derper_settings import Settings, read_settings
-from derp.environment_flags import PLACEHOLDER
+from derp.environment_flags import PLACEHOLDER, variable_of
 from derp.errors import ConfigError
 from derp.flags import FLAGS
 from derp.go_log import begin_logging
@@ -31,6 +31,7 @@ from derp.goflag import FlagError, parse_flags
 from derp.net.local_api import default_socket
 from derp.quoting import quoted
 from derp.tap import Options, makeService
+from derp.volumes import CONTAINER, check_volumes, has_root_key_path, ownership_advice
 
 
 def make_config(settings: Settings, environ: Mapping[str, str]) -> Config:
@@ -39,7 +40,7 @@ def make_config(settings: Settings, environ: Mapping[str, str]) -> Config:
 
     :raises ConfigError: if it is unusable.
     """
-    config = config_from_flags(settings.given, environ)
+    config = config_from_flags(settings.given, environ, is_root=has_root_key_path())
     if config.tls and not config.dev and config.hostname.lower().rstrip(".") == PLACEHOLDER:
         raise ConfigError(
             f"the relay has no name: {PLACEHOLDER} stands for yours; set DERP_DOMAIN (or "
@@ -115,15 +116,33 @@ class ScriptOptions(Options):
         """Make :attr:`config` of the settings, and see what a container may lack."""
         self.config = make_config(self.settings, os.environ)
         check_socket(self.config, self.settings)
+        contained = bool(self.settings.environment.given or os.environ.get(CONTAINER))
+        check_volumes(self.config, os.environ, acme=contained)
 
-    def variables_in(self, sentence: str) -> str:
-        """Say what has set the flags a sentence is about; empty if the command line has."""
+    def remarks(self, error: BaseException) -> str:
+        """
+        Add to an error's sentence what has set the flags in it, and whose file it is about.
+
+        Empty if the command line has set them, and the file is not somebody else's.
+        """
         settings = getattr(self, "settings", None)
-        names = settings.names if settings else {}
-        words = {word.strip("():,.;").partition("=")[0] for word in sentence.split()}
-        spelled = [flag for flag in FLAGS if flag.name in names and flag.spelling in words]
-        said = [f"{flag.spelling} is set by {names[flag.name]}" for flag in spelled]
-        return f" ({', '.join(said)})" if said else ""
+        said = [*_set_by(settings, str(error))] if settings else []
+        advice = ownership_advice(error, os.environ)
+        said += [advice] if advice else []
+        return f" ({'; '.join(said)})" if said else ""
+
+
+def _set_by(settings: Settings, sentence: str) -> Iterator[str]:
+    """Say which variable or file is behind each flag that a sentence names."""
+    words = {word.strip("():,.;").partition("=")[0] for word in sentence.split()}
+    for flag in FLAGS:
+        if flag.spelling not in words:
+            continue
+        if flag.name in settings.names:
+            yield f"{flag.spelling} is set by {settings.names[flag.name]}"
+        elif _is_default(settings, flag.name):
+            variable = variable_of(flag.name, settings.environment.defaults)
+            yield f"{flag.spelling} has the default of {variable}"
 
 
 def run(argv: Sequence[str]) -> int:
@@ -135,7 +154,7 @@ def run(argv: Sequence[str]) -> int:
         print(f"{options}\nderper: {error}", file=sys.stderr, flush=True)
         return 2
     except (ConfigError, OSError) as error:
-        return _refuse(f"{error}{options.variables_in(str(error))}")
+        return _refuse(f"{error}{options.remarks(error)}")
     begin_logging(sys.stderr)
     from twisted.internet import reactor
 
@@ -144,7 +163,7 @@ def run(argv: Sequence[str]) -> int:
         service.privilegedStartService()
         service.startService()
     except SystemExit as end:
-        _name_variables(options, end)
+        _tell_remarks(options, end)
         raise
     except OSError as error:
         return _refuse(str(error))
@@ -153,10 +172,10 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def _name_variables(options: ScriptOptions, end: SystemExit) -> None:
-    """Add to what the start has said of an error which variables it is about."""
+def _tell_remarks(options: ScriptOptions, end: SystemExit) -> None:
+    """Add them to what the start has said of an error."""
     error = end.__context__
-    said = options.variables_in(str(error)) if isinstance(error, ConfigError) else ""
+    said = options.remarks(error) if isinstance(error, ConfigError) else ""
     if said:
         print(said.strip(), file=sys.stderr, flush=True)
 

@@ -54,6 +54,7 @@ PLAIN_FAMILY: Final[dict[str, str]] = {
     "MESH_WITH": "mesh-with",
     "SECRETS_URL": "secrets-url",
     "SECRETS_PREFIX": "secrets-path-prefix",
+    "SECRET_PREFIX": "secrets-path-prefix",
     "SECRETS_CACHEDIR": "secrets-cache-dir",
     "BOOTSTRAP_DNS": "bootstrap-dns-names",
     "UNPUBLISHED_DNS": "unpublished-bootstrap-dns-names",
@@ -67,7 +68,7 @@ PLAIN_FAMILY: Final[dict[str, str]] = {
     "TCP_USER_TIMEOUT": "tcp-user-timeout",
     "TCP_WRITE_TIMEOUT": "tcp-write-timeout",
 }
-"""Variable to flag: XavierAlpha/derper."""
+"""Variable to flag: XavierAlpha/derper (whose README and image spell one of them differently)."""
 
 OWN_FAMILY: Final[dict[str, str]] = {
     f"DERP_{flag.name.upper().replace('-', '_')}": flag.name
@@ -163,6 +164,12 @@ def read_environment(
             "first kind's defaults hold: clients are not verified unless you ask for it"
         )
     return EnvironmentFlags(given, set_by, dict(defaults), tuple(warnings))
+
+
+def variable_of(flag: str, defaults: Mapping[str, Value]) -> str:
+    """Say which variable of the family with these defaults sets a flag."""
+    family = DOMAIN_FAMILY if defaults == DOMAIN_DEFAULTS else PLAIN_FAMILY
+    return next(name for name in family if family[name] == flag)
 
 
 def _value(name: str, text: str) -> Value:

@@ -60,6 +60,7 @@ TABLE: dict[str, tuple[str, str, Value]] = {
     "MESH_WITH": ("a.test,b.test:8443", "mesh-with", "a.test,b.test:8443"),
     "SECRETS_URL": ("https://setec.test", "secrets-url", "https://setec.test"),
     "SECRETS_PREFIX": ("prod/derp", "secrets-path-prefix", "prod/derp"),
+    "SECRET_PREFIX": ("prod/derp", "secrets-path-prefix", "prod/derp"),
     "SECRETS_CACHEDIR": ("derper-secrets", "secrets-cache-dir", "derper-secrets"),
     "BOOTSTRAP_DNS": ("a.test,b.test", "bootstrap-dns-names", "a.test,b.test"),
     "UNPUBLISHED_DNS": ("c.test", "unpublished-bootstrap-dns-names", "c.test"),

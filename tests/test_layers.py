@@ -39,6 +39,7 @@ LAYERS = {
     "derp.mesh_key_file": 4,
     "derp.running_relay": 4,
     "derp.tap": 4,
+    "derp.volumes": 4,
     "twisted.plugins": 5,
 }
 """Every package, and every module that is in none: nothing imports what has a larger number."""
