@@ -98,8 +98,7 @@ class RelayService(MultiService):
         self.relay = Relay(
             RelayIdentity(private, config.mesh_key), outbox_depth=knobs.send_queue_depth
         )
-        self.hub.turn_began = self._read_clock
-        self._seconds = reactor.seconds
+        self.hub.timed = self.relay
         if knobs.verbose_drops:
             self.relay.stats.drop_listener = DropLog(
                 knobs.verbose_drops, reactor.seconds, unlimited=knobs.log_rate_all
@@ -152,9 +151,6 @@ class RelayService(MultiService):
         ports = (listener.opened for listener in self.listeners)
         exhausted = any(port is not None and port.exhausted for port in ports)
         self.life.state.note(Unfit.OVERLOAD, exhausted or self.limits.occupancy.full)
-
-    def _read_clock(self) -> None:
-        self.relay.now = self._seconds()
 
     @property
     def _stun_host(self) -> str:

@@ -74,6 +74,17 @@ def relay_run(
     pos = start
     received = disco = 0
     kind, length, next_dest = _parse(buf, pos)
+    if pos + HEADER_LEN + length == end and KEY_LEN <= length <= _MAX_LENGTH:
+        # One packet and nothing else: what most turns bring while there is little to do.
+        _rewrite(buf, pos, _RECV, length, source)
+        stats = relay.stats
+        if length >= _MIN_DISCO_LENGTH and buf[pos + _HEAD] == _DISCO_FIRST:
+            stats.disco_received += buf.startswith(DISCO_MAGIC, pos + _HEAD)
+        _deliver_run(relay, conn, next_dest, view, pos, end, 1)
+        stats.packets_received += 1
+        stats.bytes_received += length - KEY_LEN
+        conn.recv_bytes += end - pos
+        return end
     more = True
     while more:  # one round per run
         run_start = pos

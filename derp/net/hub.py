@@ -66,6 +66,19 @@ class HubMember(Protocol):
         """Our own code raised while it served this socket: give it up."""
 
 
+class Timed(Protocol):
+    """Is told what time it is, once a turn."""
+
+    now: float
+    """Seconds on the reactor's clock."""
+
+
+class _Nobody:
+    """Wants to know no time."""
+
+    now = 0.0
+
+
 @implementer(IReadDescriptor)
 class Hub:
     """
@@ -81,8 +94,8 @@ class Hub:
         self.reactor = reactor
         self._linger_s = linger_s
         self.arena = Arena()
-        self.turn_began: Callable[[], None] = lambda: None
-        """Called before the first socket of a turn (the relay reads the clock then)."""
+        self.timed: Timed = _Nobody()
+        """Whose time is set before the first socket of a turn (the relay, which reads none)."""
         self._epoll = select.epoll()
         self._door = select.epoll()
         self._epoll.register(self._door.fileno(), READ)
@@ -184,47 +197,54 @@ class Hub:
         return "relay"
 
     def doRead(self) -> None:
-        """See ``IReadDescriptor.doRead``: serve one turn."""
+        """See ``IReadDescriptor.doRead``: serve one turn, or many while traffic is dense."""
         self._in_turn = True
         try:
-            self._serve_turn(self._epoll.poll(0, MAX_EVENTS))
-            now = self.reactor.seconds()
+            now = self._serve_turn(self._epoll.poll(0, MAX_EVENTS))
             if now - self._last_read < self._linger_s and not self._at_door:
-                self._linger(now)
-                now = self.reactor.seconds()
+                now = self._linger(now)
             self._last_read = now
         finally:
             self._in_turn = False
 
-    def _linger(self, now: float) -> None:
-        """Serve turns without the reactor while traffic is dense, for a bounded time."""
-        seconds, poll = self.reactor.seconds, self._epoll.poll
+    def _linger(self, now: float) -> float:
+        """Serve turns without the reactor for a bounded time; returns when the last began."""
+        poll, wait, serve = self._epoll.poll, self._linger_s, self._serve_turn
         until = now + MAX_LINGER_S
         for _ in range(MAX_LINGER_TURNS):
             if self._at_door or not self._reading:
-                return  # handshakes are rationed; nobody is left, or the hub was closed
-            ready = poll(self._linger_s, MAX_EVENTS)
+                break  # handshakes are rationed; nobody is left, or the hub was closed
+            ready = poll(wait, MAX_EVENTS)
             if not ready:
-                return
-            self._serve_turn(ready)
-            if seconds() >= until:
-                return
+                break
+            now = serve(ready)
+            if now >= until:
+                break
+        return now
 
-    def _serve_turn(self, ready: list[tuple[int, int]]) -> None:
-        """One turn: read and relay, then send."""
-        self.turn_began()
-        self._serve(ready)
-        if self._at_door:
-            self._serve(self._door.poll(0, MAX_HANDSHAKES))
-        self._finish_turn()
-
-    def _serve(self, ready: list[tuple[int, int]]) -> None:
-        """Serve the sockets that are ready. **HOT**"""
+    def _serve_turn(self, ready: list[tuple[int, int]]) -> float:
+        """One turn: read and relay, then send; returns when it began. **HOT**"""
+        now = self.timed.now = self.reactor.seconds()
         members = self._members
         for fd, events in ready:
             member = members.get(fd)
             if member is None:
                 continue  # the door, which is served after those who are in
+            try:
+                member.ready(events)
+            except Exception:
+                self.give_up(member)
+        if self._at_door:
+            self._serve_door(self._door.poll(0, MAX_HANDSHAKES))
+        self._finish_turn()
+        return now
+
+    def _serve_door(self, ready: list[tuple[int, int]]) -> None:
+        """Go on with the handshakes of newcomers."""
+        for fd, events in ready:
+            member = self._members.get(fd)
+            if member is None:
+                continue
             try:
                 member.ready(events)
             except Exception:
@@ -237,7 +257,7 @@ class Hub:
         try:
             calls, self._calls = self._calls, []
             if calls:
-                self.turn_began()
+                self.timed.now = self.reactor.seconds()
             for member, call in calls:
                 try:
                     call()
@@ -248,7 +268,7 @@ class Hub:
             self._in_turn = False
 
     def _finish_turn(self) -> None:
-        """Send what was written; then close what is to be closed, which may write again."""
+        """Send what was written; then close what is to be closed, which may write again. **HOT**"""
         while self._dirty or self._ending:
             dirty, self._dirty = self._dirty, []
             for member in dirty:

@@ -53,6 +53,7 @@ class ClosableSocket(SocketOutput):
         "_ended",
         "_held",
         "_peer_ended",
+        "_receive",
         "_told",
         "_wheel",
         "on_end",
@@ -65,6 +66,8 @@ class ClosableSocket(SocketOutput):
         super().__init__(hub, sock)
         self._wheel = wheel
         self.protocol: Any = None
+        self._receive: Callable[[bytearray, memoryview, int], int] | None = None
+        """The protocol's ``bufferReceived``, if it has one."""
         self.on_end: Callable[[], None] | None = None
         """Called once the socket is closed, whatever became of it."""
         self._held: bytearray | None = None
@@ -171,6 +174,7 @@ class ClosableSocket(SocketOutput):
         self._held = None
         producer, self._producer = self._producer, None
         protocol, self.protocol = self.protocol, None
+        self._receive = None
         try:
             if producer is not None:
                 producer.stopProducing()

@@ -118,10 +118,15 @@ class SocketOutput(ABC):
         self.write(b"".join(data))
 
     def flush(self) -> None:
-        """See :meth:`derp.net.hub.HubMember.flush`."""
+        """See :meth:`derp.net.hub.HubMember.flush`. **HOT**"""
         self._dirty = False
-        if self._pending and not self._blocked:
-            self._send_pending()
+        pending = self._pending
+        if pending and not self._blocked:
+            data = pending[0] if len(pending) == 1 else b"".join(pending)
+            pending.clear()
+            self._pending_size = 0
+            if not self._output_over:
+                self._send_plain(data)
         if self.disconnecting and not self._output_over:
             if self._blocked:
                 self._limit_closing()
@@ -129,10 +134,9 @@ class SocketOutput(ABC):
                 self._finish_output()
 
     def _send_pending(self) -> None:
-        """Send what was written, in one piece. **HOT**"""
-        pending = self._pending
-        data = pending[0] if len(pending) == 1 else b"".join(pending)
-        pending.clear()
+        """Send what was written, in one piece."""
+        data = b"".join(self._pending)
+        self._pending.clear()
         self._pending_size = 0
         if not self._output_over:
             self._send_plain(data)

@@ -15,10 +15,11 @@ import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import ISSLTransport
 from zope.interface import implementer
 
+from derp.net.hub import READ
 from derp.net.tls_engine import Engine, error_text, version_of
 from derp.net.tls_opening import TLSOpening
 from derp.net.transport import StreamTransport
@@ -77,8 +78,11 @@ class TLSTransport(StreamTransport):
 
     # -- reading ---------------------------------------------------------------------------
 
-    def _read(self) -> None:
-        """One ``recv``, then everything it decrypts to. **HOT**"""
+    def ready(self, events: int) -> None:
+        """See :meth:`derp.net.hub.HubMember.ready`: one ``recv`` and what it decrypts to. **HOT**"""
+        if events != READ or not self._reading:
+            super().ready(events)
+            return
         arena = self._hub.arena
         try:
             count = self._sock.recv_into(arena.raw)
@@ -96,40 +100,60 @@ class TLSTransport(StreamTransport):
             self._opening.receive(arena.raw_view[:count])
         # else it is closing, and what still comes is nobody's
 
+    def _read(self) -> None:
+        self.ready(READ)
+
     def _decrypt(self) -> None:
-        """Read all records of the incoming BIO into the shared buffer, then deliver them."""
+        """Read all records of the incoming BIO into the shared buffer, then deliver them. **HOT**"""
         assert self._tls is not None
         arena = self._hub.arena
         incoming = arena.incoming
         view = arena.plain_view
         read = self._tls.read
-        start = end = len(self._held) if self._held else 0
-        closed = False
-        broken: Exception | None = None
+        held = self._held
+        start = end = len(held) if held else 0
+        ending: Exception | None = None
         try:
             while incoming.pending:
                 count = read(_WANTED, view[end:])
                 if not count:
-                    closed = True  # close_notify
+                    ending = ConnectionDone()  # close_notify
                     break
                 end += count
         except ssl.SSLWantReadError:
             pass  # OpenSSL keeps the partial record itself
+        except ssl.SSLZeroReturnError:
+            ending = ConnectionDone()
         except (ssl.SSLError, OSError) as error:
-            closed = isinstance(error, ssl.SSLZeroReturnError)
-            broken = None if closed else ConnectionLost(error_text(error))
+            ending = ConnectionLost(error_text(error))
+        if ending is not None:
+            self._end_input(start, end, ending)
+            return
         if incoming.pending:
-            if broken is None and not closed:
-                arena.assert_clean()  # OpenSSL takes every byte; if not, better stop here
-            incoming.read()
-        if arena.outgoing.pending:  # an alert, or the answer to a key update
+            arena.assert_clean()  # OpenSSL takes every byte; if not, better stop here
+        if arena.outgoing.pending:  # the answer to a key update
+            self._send_answer(arena.outgoing.read())
+        if end > start:
+            receive = self._receive
+            if held or receive is None:
+                self._deliver(start, end)
+            else:
+                consumed = receive(arena.plain, view, end)
+                if consumed < end:
+                    self._hold(view[consumed:end])
+
+    def _end_input(self, start: int, end: int, ending: Exception) -> None:
+        """Deliver what came before the end: a close_notify, or an error of the peer's."""
+        arena = self._hub.arena
+        arena.incoming.read()
+        if arena.outgoing.pending:  # an alert
             self._send_answer(arena.outgoing.read())
         if end > start:
             self._deliver(start, end)
-        if broken is not None:
-            self._lost(broken)
-        elif closed:
+        if isinstance(ending, ConnectionDone):
             self._peer_done()
+        else:
+            self._lost(ending)
 
     # -- writing ---------------------------------------------------------------------------
 
@@ -147,7 +171,17 @@ class TLSTransport(StreamTransport):
             outgoing.read()
             self._break_output(ConnectionLost(error_text(error)))
             return
-        self._send(outgoing.read())
+        records = outgoing.read()
+        try:  # what _send does, without two calls
+            sent = self._sock.send(records)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._break_output(ConnectionLost(str(error)))
+            return
+        if sent < len(records):
+            self._unsent = memoryview(records)[sent:]
+            self._block()
 
     # -- what the opening asks -------------------------------------------------------------
 
@@ -167,7 +201,7 @@ class TLSTransport(StreamTransport):
         if protocol is None:
             self.loseConnection()
         else:
-            self.protocol = protocol
+            self.setProtocol(protocol)
             protocol.makeConnection(self)
         if self.disconnecting:
             arena.incoming.read()

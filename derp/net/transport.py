@@ -54,7 +54,7 @@ class StreamTransport(ClosableSocket):
     def start(self, protocol: Any) -> None:
         """Enter the hub and connect the protocol."""
         self._hub.add(self._fd, self)
-        self.protocol = protocol
+        self.setProtocol(protocol)
         try:
             protocol.makeConnection(self)
         except Exception:
@@ -63,6 +63,7 @@ class StreamTransport(ClosableSocket):
     def setProtocol(self, protocol: Any) -> None:
         """Let another protocol have what comes from now on (after an HTTP upgrade)."""
         self.protocol = protocol
+        self._receive = getattr(protocol, "bufferReceived", None)
 
     # -- reading ---------------------------------------------------------------------------
 
@@ -99,26 +100,28 @@ class StreamTransport(ClosableSocket):
         :param start: where it begins in the shared buffer; what is held belongs before it.
         :param end: where it ends.
         """
-        protocol = self.protocol
         arena = self._hub.arena
         view = arena.plain_view
-        receive = getattr(protocol, "bufferReceived", None)
+        receive = self._receive
         if receive is None:
-            protocol.dataReceived(bytes(view[start:end]))
+            self.protocol.dataReceived(bytes(view[start:end]))
             return
         held = self._held
         if held:
-            if end < protocol.wanted:  # not enough yet: keep only what is new, copy it once
+            if end < self.protocol.wanted:  # not enough yet: keep what is new, copy it once
                 self._check_held(end)
                 held += view[start:end]
                 return
             view[:start] = held
         consumed = receive(arena.plain, view, end)
+        self._held = None
         if consumed < end:
-            self._check_held(end - consumed)
-            self._held = bytearray(view[consumed:end])
-        else:
-            self._held = None
+            self._hold(view[consumed:end])
+
+    def _hold(self, rest: memoryview) -> None:
+        """Keep what the protocol has not consumed."""
+        self._check_held(len(rest))
+        self._held = bytearray(rest)
 
     def _check_held(self, size: int) -> None:
         """A protocol that consumes nothing, waits for nothing and is not paused is at fault."""

@@ -73,12 +73,9 @@ class PacketCostCase(SynchronousTestCase):
         self.guests: list[Guest] = []
         reactor = self.pump.reactor
         self.relay = make_relay()
-        self.pump.hub.turn_began = self._read_clock
+        self.pump.hub.timed = self.relay
         limits = RelayLimits(self.relay, reactor, Limits())
         self.server = RelayServer(self.relay, reactor, self.pump.wheel, limits=limits)
-
-    def _read_clock(self) -> None:
-        self.relay.now = self.pump.reactor.seconds()
 
     def log_in(
         self, count: int, maximum: ssl.TLSVersion | None = None, buffer: int = 0

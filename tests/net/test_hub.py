@@ -51,6 +51,21 @@ class Member:
         self._do("failed")
 
 
+class Watch:
+    """Notes when it is set."""
+
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+
+    @property
+    def now(self) -> float:
+        return 0.0
+
+    @now.setter
+    def now(self, seconds: float) -> None:
+        self.log.append("began")
+
+
 class Boom(Exception):
     """Our own code's mistake."""
 
@@ -89,7 +104,7 @@ class HubTests(SynchronousTestCase):
 
     def test_order_of_a_turn(self) -> None:
         """First all that is ready, then all output, then the ends."""
-        self.hub.turn_began = lambda: self.log.append("began")
+        self.hub.timed = Watch(self.log)
         a, b = self.member("a"), self.member("b")
         a.on["ready"] = lambda: (self.hub.mark_dirty(b), self.hub.end_later(a))
         b.on["ready"] = lambda: self.hub.mark_dirty(a)
@@ -166,7 +181,7 @@ class HubTests(SynchronousTestCase):
 
     def test_call_soon(self) -> None:
         """A member can be served for a reason of its own: after the turn, in a new one."""
-        self.hub.turn_began = lambda: self.log.append("began")
+        self.hub.timed = Watch(self.log)
         a = self.member("a")
 
         def call() -> None:

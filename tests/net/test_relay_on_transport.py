@@ -47,10 +47,7 @@ class RelayOnTransportTests(SynchronousTestCase):
         self.pump = TLSPump(self)
         self.relay = make_relay()
         self.server = self.make_server()
-        self.pump.hub.turn_began = self._read_clock
-
-    def _read_clock(self) -> None:
-        self.relay.now = self.pump.reactor.seconds()
+        self.pump.hub.timed = self.relay
 
     def make_server(self, **options: Any) -> RelayServer:
         return RelayServer(self.relay, self.pump.reactor, self.pump.wheel, **options)
