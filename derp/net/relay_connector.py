@@ -30,6 +30,7 @@ from derp.net.relay_dialer import (
     CONNECT_TIMEOUT,
     NODE_TIMEOUT,
     DialError,
+    DialStage,
     RelayAddress,
     dial,
     parse_relay_url,
@@ -76,6 +77,7 @@ class RelayConnector:
     wall_time: Callable[[], float] = time.time
     generation: int = 0
     """How often :meth:`connect` was called."""
+    _last: _Attempt | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.target, str):
@@ -88,6 +90,16 @@ class RelayConnector:
             self._relays = region_addresses(self.target)
             self.label = f"region {self.target.region_id} ({self.target.code})"
 
+    @property
+    def client(self) -> RelayClient | None:
+        """The client of the last attempt, from its TCP connection on; perhaps ended since."""
+        return None if self._last is None else self._last.client
+
+    @property
+    def stage(self) -> str:
+        """What the last attempt is waiting for, or was when it ended."""
+        return "the start" if self._last is None else self._last.stage
+
     def connect(self, on_message: OnMessage | None = None) -> Deferred[RelayClient]:
         """
         Connect once.
@@ -98,7 +110,7 @@ class RelayConnector:
             fails with :exc:`~derp.net.relay_errors.ConnectFailed`. Cancelling gives up.
         """
         self.generation += 1
-        attempt = _Attempt(self, self.generation, on_message)
+        self._last = attempt = _Attempt(self, self.generation, on_message)
 
         def timed_out(result: object, seconds: float) -> RelayClient:
             raise ConnectFailed(
@@ -160,25 +172,28 @@ class _Attempt:
         self._connector = connector
         self._generation = generation
         self._on_message = on_message
-        self._client: RelayClient | None = None
+        self._dialing = DialStage()
+        self.client: RelayClient | None = None
 
     @property
     def stage(self) -> str:
-        return "the TCP connection" if self._client is None else self._client.stage
+        return str(self._dialing) if self.client is None else self.client.stage
 
     async def run(self, relays: list[RelayAddress]) -> RelayClient:
         connector = self._connector
         by_region = isinstance(connector.target, Region)
         node_timeout = NODE_TIMEOUT if by_region else None
         try:
-            await dial(connector.reactor, relays, self._factory_for, node_timeout)
+            await dial(connector.reactor, relays, self._factory_for, node_timeout, self._dialing)
         except DialError as problem:
-            raise ConnectFailed(f"cannot connect to {connector.label}: {problem}") from problem
-        assert self._client is not None
+            # A single relay is called by the label that stands in front already.
+            reason = str(problem).removeprefix(f"{connector.label}: ")
+            raise ConnectFailed(f"cannot connect to {connector.label}: {reason}") from problem
+        assert self.client is not None
         try:
-            return await self._client.when_connected()
+            return await self.client.when_connected()
         except CancelledError:
-            self._client.abort(f"given up while waiting for {self.stage}")
+            self.client.abort(f"given up while waiting for {self.stage}")
             raise
 
     def _factory_for(self, relay: RelayAddress) -> IProtocolFactory:
@@ -189,7 +204,7 @@ class _Attempt:
         return TLSMemoryBIOFactory(client.check, True, factory, clock=self._connector.reactor)
 
     def _set_client(self, client: RelayClient) -> None:
-        self._client = client
+        self.client = client
 
 
 class _ClientFactory(Factory):

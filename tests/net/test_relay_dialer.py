@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from derp.errors import ConfigError
 from derp.net.relay_dialer import (
     DialError,
+    DialStage,
     RelayAddress,
     dial,
     parse_relay_url,
@@ -300,7 +301,27 @@ class DialTests(SynchronousTestCase):
         self.assertEqual(self.reactor.dialed, [("192.0.2.2", 443)])
         self.reactor.refuse(0)
         error = self.failureResultOf(dialing, DialError).value
-        self.assertIn("first: no TCP connection within 1.5 s; second: ", str(error))
+        self.assertIn(
+            "first: no TCP connection within 1.5 s, still waiting for an IPv4 address of dns.slow,"
+            " and an IPv6 address of dns.slow; second: ",
+            str(error),
+        )
+
+    def test_stage(self) -> None:
+        """What is waited for can be told at any time, over each IP version."""
+        stage = DialStage()
+        relays = [self.relay("many.example", ipv6="2001:db8::7", port=8443)]
+        dialing = Deferred.fromCoroutine(
+            dial(self.reactor, relays, lambda _: RememberingFactory("it", self.built), 2.0, stage)
+        )
+        six = "the TCP connection to [2001:db8::7]:8443"
+        self.assertEqual(str(stage), f"the TCP connection to 192.0.2.10:8443, and {six}")
+        self.reactor.refuse(0)
+        self.assertEqual(str(stage), f"the TCP connection to 192.0.2.11:8443, and {six}")
+        self.reactor.refuse(1)
+        self.assertEqual(str(stage), "the TCP connection to 192.0.2.11:8443")
+        self.reactor.accept(2)
+        self.successResultOf(dialing)
 
     def test_cancel(self) -> None:
         """Giving up stops both attempts and tries no further node."""
