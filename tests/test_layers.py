@@ -37,6 +37,7 @@ LAYERS = {
     "derp.health_script": 4,
     "derp.limit_flags": 4,
     "derp.mesh_key_file": 4,
+    "derp.stunc_script": 4,
     "derp.running_relay": 4,
     "derp.tap": 4,
     "derp.volumes": 4,
