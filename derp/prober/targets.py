@@ -57,6 +57,8 @@ class Targets:
     mesh_key: bytes | None = field(default=None, repr=False)
     """Makes our clients mesh peers, who are exempt from admission and limits."""
     wall_time: Callable[[], float] = time.time
+    agent: Any = None
+    """Makes the HTTP requests for revocation lists (``IAgent``); a plain one if ``None``."""
     bandwidth_size: int = BANDWIDTH_SIZE
     """Bytes of one transfer (``-bw-probe-size-bytes``)."""
     qd_rate: int = 0
