@@ -62,10 +62,14 @@ def describe_loss(session: Session, reason: Failure) -> str:
     """
     Say how a connection was lost that we did not close.
 
-    :return: empty if it deserves no line: a clean end between frames, or inside a header.
+    :return: empty if it deserves no line: a clean end between frames, or inside a header; or
+        before the login, if it came from this machine, where health checks end so.
     """
     clean = reason.check(ConnectionDone) is not None
     if session.state is State.AWAIT_CLIENT_INFO:
+        ip = session.remote.ip
+        if clean and ip is not None and ip.is_loopback:
+            return ""
         how = "the client closed the connection" if clean else reason.getErrorMessage()
         return f"receive client key: {how}"
     conn = session.conn

@@ -35,6 +35,8 @@ from struct import Struct
 
 from derp.errors import ProtocolError
 
+MAGIC = b"DERP\xf0\x9f\x94\x91"
+"""Opens ServerKey: "DERP" and U+1F511."""
 HEADER_LEN = 5
 KEY_LEN = 32
 NONCE_LEN = 24

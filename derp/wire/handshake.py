@@ -31,6 +31,7 @@ from nacl.exceptions import CryptoError
 from derp.errors import ProtocolError
 from derp.wire.frames import (
     KEY_LEN,
+    MAGIC,
     MIN_CLIENT_INFO,
     NONCE_LEN,
     PROTOCOL_VERSION,
@@ -39,8 +40,6 @@ from derp.wire.frames import (
 )
 from derp.wire.go_json import Fields, field, parse_object
 
-MAGIC = b"DERP\xf0\x9f\x94\x91"
-"""Opens ServerKey: "DERP" and U+1F511."""
 MAX_SERVER_KEY = 1024
 """Longest greeting a client reads."""
 MAX_INFO_JSON = 1 << 20

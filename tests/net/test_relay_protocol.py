@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.address import IPv6Address, UNIXAddress
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IProtocol, IPushProducer
@@ -194,6 +194,21 @@ class LoginTests(RelayCase):
             self.assertIn(text, self.lines[-1])
             self.assertIn("receive client key", self.lines[-1])
         self.assertEqual(len(self.lines), 2)
+
+    def test_health_check(self) -> None:
+        """One from this machine that ends cleanly after the greeting is no news."""
+        for host, reason, lines in (
+            ("127.0.0.1", ConnectionDone(), 0),
+            ("::1", ConnectionDone(), 0),
+            ("127.0.0.1", ConnectionLost("reset"), 1),
+            ("192.0.2.7", ConnectionDone(), 1),
+        ):
+            before = len(self.lines)
+            kind = IPv6Address if ":" in host else IPv4Address
+            protocol = self.server.accept(remote=kind("TCP", host, 1234))
+            protocol.makeConnection(FakeTransport())
+            lose(protocol, reason)
+            self.assertEqual(len(self.lines) - before, lines, (host, reason))
 
     def test_remote_addresses(self) -> None:
         """IPv6 is logged in brackets, and without its zone; what is not ip:port as unknown."""
