@@ -41,6 +41,14 @@ class ProxyHints:
             peer,
         )
 
+    def no_upgrade(self, peer: Any) -> None:
+        """A proxy passed a login on as if it were a page."""
+        self._say(
+            "passes /derp on without the Upgrade header, so that nobody can log in through it: "
+            "let it pass upgrades on, by HTTP/1.1",
+            peer,
+        )
+
     def stray_header(self, peer: Any) -> None:
         """Somebody who is not trusted begins with a PROXY header."""
         self._say(

@@ -25,6 +25,8 @@ from derp.quoting import quoted
 MAX_HOPS: Final = 32
 """Addresses of ``X-Forwarded-For`` looked at, from its end."""
 UNIX: Final = "unix"
+CLIENTS_AGENT: Final = b"Go-http-client/"
+"""What clients call themselves when they log in (Go: ``defaultUserAgent``)."""
 
 Network = IPv4Network | IPv6Network
 
@@ -132,12 +134,28 @@ class TrustedProxies:
         :param client: who it is taken for.
         :param named: whether a proxy we trust said so.
         """
-        if named:
+        self.judge_nameless_login(client, named=named)
+        if named or self.trusts(client):
             return
-        if self.trusts(client):
-            self.hints.unnamed(client)
-        elif headers.hasHeader(b"X-Forwarded-For") or headers.hasHeader(b"X-Real-IP"):
+        if headers.hasHeader(b"X-Forwarded-For") or headers.hasHeader(b"X-Real-IP"):
             self.hints.unbelieved(client)
+
+    def judge_nameless_login(self, client: Any, *, named: bool) -> None:
+        """The same of a request whose header says nothing about its client."""
+        if not named and self.trusts(client):
+            self.hints.unnamed(client)
+
+    def judge_plain_visit(self, headers: Headers, peer: Any) -> None:
+        """
+        Tell the operator if a request for ``/derp`` has lost its Upgrade header on the way.
+
+        Tailscale's clients come with the name of Go's HTTP library; browsers look in, too.
+
+        :param peer: who connected.
+        """
+        agent = (headers.getRawHeaders(b"User-Agent") or [b""])[0]
+        if agent.startswith(CLIENTS_AGENT):
+            self.hints.no_upgrade(peer)
 
     def _last_stranger(self, forwarded: Sequence[bytes]) -> TCPv4 | TCPv6 | None:
         client = None

@@ -83,6 +83,12 @@ class WebRequest(server.Request):
             named = self.via_trusted_proxy or self.channel.client_named
             proxies.judge_login(self.requestHeaders, self.client, named=named)
 
+    def judge_plain_visit(self) -> None:
+        """A page was asked for where clients log in: see whether a proxy made it one."""
+        proxies = self.site.proxies
+        if proxies is not None:
+            proxies.judge_plain_visit(self.requestHeaders, self.transport.getPeer())
+
     def _fail(self, failure: Failure) -> None:
         channel = self.channel
         if channel is not None and channel.taken_over:
