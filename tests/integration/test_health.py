@@ -77,7 +77,7 @@ class HealthTests(RelayTestCase):
 
     async def test_wrong_variable(self) -> None:
         """What stops a relay makes it unhealthy, in the same words."""
-        code, said = await self.health(DERP_STUN="maybe")
+        code, said = await self.health("-dev", DERP_STUN="maybe")
         self.assertEqual(code, 1)
         self.assertIn("environment variable DERP_STUN", said)
 
