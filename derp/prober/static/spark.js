@@ -1,0 +1,79 @@
+// Six hours of one probe as a small picture: median and highest latency, and when it failed.
+
+import { svg } from "./dom.js";
+import { ms, percent } from "./format.js";
+
+const WIDTH = 288;
+const HEIGHT = 36;
+const TOP = 3;
+const HOURS = 6;
+
+export function spark() {
+  const area = svg("path", { class: "spark-high" });
+  const line = svg("path", { class: "spark-line", "vector-effect": "non-scaling-stroke" });
+  const failures = svg("g", { class: "spark-failures" });
+  const title = svg("title");
+  const picture = svg(
+    "svg",
+    { class: "spark", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" },
+    title, failures, area, line,
+  );
+  let drawn = "";
+  return {
+    element: picture,
+    draw(view, now, bucket) {
+      const key = JSON.stringify([view.spark, Math.floor(now / bucket), view.p50]);
+      if (key === drawn) return;
+      drawn = key;
+      const shape = shapes(view.spark, now, bucket);
+      area.setAttribute("d", shape.area);
+      line.setAttribute("d", shape.line);
+      failures.replaceChildren(...shape.failures);
+      title.textContent = words(view);
+    },
+  };
+}
+
+function shapes(points, now, bucket) {
+  const count = (HOURS * 3600) / bucket;
+  const step = WIDTH / count;
+  const first = Math.floor(now / bucket) - count + 1;
+  const top = Math.max(1, ...points.map((point) => point[2] || 0));
+  const y = (value) => HEIGHT - 1 - (value / top) * (HEIGHT - 1 - TOP);
+  const failures = [];
+  const runs = []; // of points without a gap between them
+  let last = -2;
+  for (const [start, median, high, failed, total] of points) {
+    const place = Math.round(start / bucket) - first;
+    if (place < 0 || place >= count) continue;
+    const x = place * step;
+    if (failed) {
+      const share = Math.max(0.3, failed / Math.max(1, total));
+      failures.push(svg("rect", {
+        x: x.toFixed(1), y: ((1 - share) * HEIGHT).toFixed(1),
+        width: Math.max(step, 2).toFixed(1), height: (share * HEIGHT).toFixed(1),
+      }));
+    }
+    if (median === null) continue;
+    if (place !== last + 1) runs.push([]);
+    runs[runs.length - 1].push([x, y(median), y(high)]);
+    last = place;
+  }
+  const at = (x, height) => `${x.toFixed(1)} ${height.toFixed(1)}`;
+  let line = "";
+  let area = "";
+  for (const run of runs) {
+    // A point stands for its whole bucket: drawn as a step, so that one alone can be seen, too.
+    const flat = run.flatMap(([x, middle, high]) => [[x, middle, high], [x + step, middle, high]]);
+    line += `M${flat.map(([x, middle]) => at(x, middle)).join("L")}`;
+    area += `M${at(flat[0][0], HEIGHT)}L${flat.map(([x, , high]) => at(x, high)).join("L")}`;
+    area += `L${at(flat[flat.length - 1][0], HEIGHT)}Z`;
+  }
+  return { line, area, failures };
+}
+
+function words(view) {
+  const runs = view.runs ? `${percent(view.failures / view.runs)} of ${view.runs} runs failed` : "no run yet";
+  if (view.p50 === null) return `Last 6 hours: ${runs}`;
+  return `Last 6 hours: median ${ms(view.p50)}, 95 % within ${ms(view.p95)}, 99 % within ${ms(view.p99)}; ${runs}`;
+}
