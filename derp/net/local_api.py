@@ -108,6 +108,14 @@ class LocalAPI:
         """
         return self._within_time(self._self_key())
 
+    def derp_map(self) -> Deferred[bytes]:
+        """
+        Ask for the DERP map of the tailnet.
+
+        :return: its JSON, unread; fails with :exc:`NoAnswer` or :exc:`BrokenAnswer`.
+        """
+        return self._within_time(self._derp_map())
+
     def expire(self) -> None:
         """See :class:`derp.net.asked_source.Source`: nothing is kept here."""
 
@@ -169,6 +177,18 @@ class LocalAPI:
         if not isinstance(key, str):
             raise BrokenAnswer("its status names no key of its own")
         return key
+
+    async def _derp_map(self) -> bytes:
+        try:
+            head = await self._get("derpmap")
+            body = await read_body(head, MAX_ANSWER)
+        except CancelledError:
+            raise NoAnswer(f"no answer within {TIMEOUT_S:g} s") from None
+        if head.status != 200:
+            raise BrokenAnswer(f"{head.status_line}: {shortened(body.decode('utf-8', 'replace'))}")
+        if len(body) == MAX_ANSWER:
+            raise BrokenAnswer(f"the answer is longer than {MAX_ANSWER >> 20} MiB")
+        return body
 
     async def _status(self) -> dict[str, Any]:
         head = await self._get("status?peers=false")

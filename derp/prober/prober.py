@@ -15,8 +15,11 @@ from derp.prober.run import RunResult
 
 log = Logger(namespace="derp")
 
-ONCE_CONTINUOUS_S: Final = 10.0
-"""How long a continuous check is watched when everything runs only once."""
+ONCE_CONTINUOUS_S: Final = 15.0
+"""
+How long a continuous check is watched when everything runs only once: longer than it may take
+to begin to measure.
+"""
 
 
 class Prober:

@@ -51,8 +51,8 @@ class Run:
     A check that is being run.
 
     :param timeout: seconds; ``None`` is for ever.
-    :param enough: whether a run that is stopped by its timeout has succeeded: one of a
-        continuous check has, which would go on.
+    :param enough: whether a run that is stopped by its timeout has succeeded if it has found
+        something by then: one of a continuous check has, which would go on.
     :param when_settled: called once with the result.
     :param when_ended: called once, when nothing of the run is left: with the result, or later
         if the check does not stop when it is cancelled.
@@ -106,11 +106,11 @@ class Run:
         self.cancel()
         if self.result is None:  # it does not stop
             self.overdue = True
-            self._settle("" if self._enough else self._too_late())
+            self._settle("" if self._was_enough() else self._too_late())
 
     def _failed(self, failure: Failure) -> None:
         expired = self._timeout is not None and self._deadline is None
-        if expired and self._enough:
+        if expired and self._was_enough():
             self._end("")
         elif failure.check(CancelledError):
             self._end(self._too_late() if expired else _CALLED_OFF)
@@ -118,6 +118,9 @@ class Run:
             log.debug("{traceback}", traceback=failure.getTraceback())
             error = failure.value
             self._end(describe(error) if error is not None else "it failed")
+
+    def _was_enough(self) -> bool:
+        return self._enough and bool(self._check.findings())
 
     def _too_late(self) -> str:
         return f"deadline exceeded: no result within {format_duration(self._timeout or 0.0)}"

@@ -30,7 +30,10 @@ class FakeCheck:
         """Do not end when cancelled."""
         self.at_once: Callable[[], None] | None = None
         """End every run as it begins: by this returning, or by its exception."""
-        self.check = Check(probe_class=probe_class, labels=labels, run=self.run)
+        self.found: dict[str, str | int | float] = {}
+        self.check = Check(
+            probe_class=probe_class, labels=labels, run=self.run, findings=lambda: self.found
+        )
 
     async def run(self) -> None:
         """See :class:`Check`."""

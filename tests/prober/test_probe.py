@@ -208,11 +208,19 @@ class ContinuousTests(ProbeTestCase):
         self.assertEqual(self.fake.begun, [0.0, 10.0, 20.0, 30.0])
 
     def test_once(self) -> None:
-        """Where everything runs once, it has succeeded if it lasts."""
+        """Where everything runs once, it has succeeded if it lasts, and measures something."""
         probe = self.probe(-10.0, once=5.0)
+        self.fake.found = {"sent": 9}
         self.pump(5)
         self.assertEqual((probe.history.status, probe.history.latency), ("succeeded", 5.0))
         self.assertEqual((self.fake.cancelled, self.clock.getDelayedCalls()), (1, []))
+
+    def test_once_nothing(self) -> None:
+        """One that has not come to measure anything by then has failed."""
+        for self.fake.stubborn in (False, True):
+            probe = self.probe(-10.0, once=5.0)
+            self.pump(5)
+            self.assertIn("no result within 5s", probe.history.error)
 
     def test_once_failing(self) -> None:
         """And has failed if it does not."""

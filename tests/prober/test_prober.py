@@ -140,6 +140,7 @@ class OnceTests(ProberTestCase):
         lasting = FakeCheck(self.clock)
         prober.add("a", 10.0, self.fake.check)
         probe = prober.add("b", -10.0, lasting.check)
+        lasting.found = {"sent": 9}
         self.clock.advance(ONCE_CONTINUOUS_S)
         self.clock.advance(100)
         self.assertEqual((len(self.fake.begun), len(lasting.begun)), (1, 1))
