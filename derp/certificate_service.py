@@ -39,6 +39,7 @@ from derp.net.certificate_status import CertificateStatus, moment
 from derp.net.certificate_watch import ManualFiles
 from derp.net.certificate_watchdog import CertificateWatchdog, expiry_note
 from derp.net.certificates import CertificateChooser, ManualCertificates
+from derp.net.first_files import FirstFiles
 from derp.net.reload import Reloader
 from derp.wire.jose import AccountKey, parse_eab_key
 
@@ -91,11 +92,17 @@ class ManualService(CertificateService):
     """``--certmode manual``."""
 
     def __init__(
-        self, config: Config, reactor: Any, relay: Relay, reloader: Reloader, look_s: float
+        self,
+        config: Config,
+        reactor: Any,
+        relay: Relay,
+        reloader: Reloader,
+        first_files: FirstFiles,
+        look_s: float,
     ) -> None:
         super().__init__(config, reactor, relay, look_s)
         now = reactor.seconds()
-        chain = load_manual(config.certdir, config.hostname, now)
+        chain = load_manual(config.certdir, config.hostname, now, first_files)
         self.chooser = self._certificates = ManualCertificates(
             config.hostname, chain, relay.public, now
         )
@@ -114,7 +121,7 @@ class ManualService(CertificateService):
                 end=moment(self._certificates.served.not_after),
                 note=expiry_note(self._files.status, now),
             )
-        reloader.add(self._files.file())
+        first_files.add(reloader.add(self._files.file()).written)
 
     def startService(self) -> None:
         """Watch the files; say how a map names an address, in one line, as derper does."""
@@ -293,6 +300,7 @@ def certificate_service(
     reactor: Any,
     relay: Relay,
     reloader: Reloader,
+    first_files: FirstFiles,
     *,
     look_s: float = 15.0,
     luck: Callable[[], float] = random.random,
@@ -300,13 +308,14 @@ def certificate_service(
     """
     Make what serves certificates; ``None`` without TLS.
 
+    :param first_files: is given what a first start has to write.
     :param look_s: how often due dates are looked at.
     :raises ConfigError: if a file or value is unusable.
     """
     if not config.tls:
         return None
     if config.certmode is CertMode.MANUAL:
-        return ManualService(config, reactor, relay, reloader, look_s)
+        return ManualService(config, reactor, relay, reloader, first_files, look_s)
     service = ACMEService(config, reactor, relay, look_s, luck)
     reloader.when_reloaded(service.retry)
     return service

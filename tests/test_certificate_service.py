@@ -19,6 +19,7 @@ from derp.config import CertMode, Config
 from derp.core.relay import Relay, RelayIdentity
 from derp.errors import ConfigError
 from derp.net.acme_client import GOOGLE, LETSENCRYPT
+from derp.net.first_files import FirstFiles
 from derp.net.reload import Reloader
 from derp.wire.jose import AccountKey
 from tests.certificate_files import NOW
@@ -39,7 +40,10 @@ class CertificateServiceTests(SynchronousTestCase):
     def make(self, **fields: Any) -> Any:
         """The certificates of a relay."""
         config = replace(self.config, **fields)
-        return certificate_service(config, self.clock, self.relay, self.reloader)
+        first_files = FirstFiles()
+        made = certificate_service(config, self.clock, self.relay, self.reloader, first_files)
+        first_files.write()
+        return made
 
     def solvers(self, certificates: Any) -> list[str]:
         """Challenge types in the order they are tried."""

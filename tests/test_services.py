@@ -145,6 +145,28 @@ class IdentityTests(RelayTestCase):
         error = self.assertRaises(ConfigError, build, config, reactor)
         self.assertIn("relay.example.test.crt", str(error))
 
+    def test_nothing_written(self) -> None:
+        """A start that fails leaves no file for the next one, whatever it fails of."""
+        config = self.config(hostname="relay.example.test")
+        self.assertRaises(ConfigError, build, config, reactor)
+        blocked = replace(self.config(), certdir=os.path.join(__file__, "certificates"))
+        error = self.assertRaises(ConfigError, build, blocked, reactor)
+        self.assertIn("--certdir", str(error))
+        limits = replace(self.config(), rate_config=self.mktemp())
+        self.assertRaises(ConfigError, build, limits, reactor)
+        for each in (config, blocked, limits):
+            self.assertFalse(os.path.lexists(each.key_file))
+        self.assertFalse(os.path.lexists(limits.certdir))
+
+    def test_first_certificate_is_loaded(self) -> None:
+        """What the relay has just written itself is no change that is read again."""
+        service = build(self.config(), reactor)
+        (files,) = [each for each in service.reloader.files if each.name == "certificate"]
+        self.assertTrue(all(map(os.path.exists, files.paths)))
+        files.look()
+        files.look()
+        self.assertFalse(files.unsettled)
+
     def test_check(self) -> None:
         """Checking a configuration makes no file, and finds what is wrong with those there."""
         config = self.config()

@@ -12,6 +12,7 @@ from derp import volumes
 from derp.command_line import config_from_flags
 from derp.config import Config
 from derp.errors import ConfigError
+from derp.net.first_files import FirstFiles
 from derp.net.key_file import load_server_key
 from derp.volumes import check_volumes, ownership_advice
 
@@ -117,7 +118,7 @@ class OwnershipAdviceTests(VolumesTestCase):
             raise PermissionError(13, "Permission denied", path)
 
         self.patch(builtins, "open", refuse)
-        return self.assertRaises(ConfigError, load_server_key, str(path))
+        return self.assertRaises(ConfigError, load_server_key, str(path), FirstFiles())
 
     def test_file_of_root(self) -> None:
         """The error of whoever could not read the file is found, and the file's owner."""

@@ -16,7 +16,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Final
@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 from twisted.logger import Logger
 
 from derp.errors import ConfigError
+from derp.net.first_files import FirstFiles
 from derp.net.private_files import PUBLIC, make_private_directory, write_file
 from derp.net.self_signed import make_self_signed
 
@@ -83,10 +84,11 @@ def file_base(hostname: str) -> str:
     return _DROPPED.sub("", hostname)
 
 
-def load_manual(certdir: str, hostname: str, now: float) -> KeyedChain:
+def load_manual(certdir: str, hostname: str, now: float, first_files: FirstFiles) -> KeyedChain:
     """
     Load the certificate of a hostname; make it if the hostname is an IP and a file is missing.
 
+    :param first_files: is given the two files to write then.
     :param now: Unix time in seconds: when a certificate made here begins to be valid.
     :raises ConfigError: if there is none to serve, or it is not for this hostname.
     """
@@ -95,7 +97,9 @@ def load_manual(certdir: str, hostname: str, now: float) -> KeyedChain:
     chain_path, key_path = manual_paths(certdir, hostname)
     address = parse_ip(hostname)
     if address is not None and not all(map(os.path.exists, (chain_path, key_path))):
-        _make_files(chain_path, key_path, address, now)
+        made = make_self_signed(address, now)
+        first_files.add(partial(_write_files, chain_path, key_path, address, made))
+        return parse_keyed_chain(*made, str(chain_path), str(key_path))
     return read_manual(certdir, hostname)
 
 
@@ -211,10 +215,13 @@ def complaints(chain: KeyedChain, hostname: str, now: float) -> list[str]:
     return found
 
 
-def _make_files(
-    chain_path: Path, key_path: Path, address: IPv4Address | IPv6Address, now: float
+def _write_files(
+    chain_path: Path,
+    key_path: Path,
+    address: IPv4Address | IPv6Address,
+    made: tuple[bytes, bytes],
 ) -> None:
-    chain_pem, key_pem = make_self_signed(address, now)
+    chain_pem, key_pem = made
     todo = [(key_path, key_pem, 0o600), (chain_path, chain_pem, PUBLIC)]
     # The missing file comes last: if we die between the two, it is still missing at the next
     # start and both are made again. The other way round they would never fit together.

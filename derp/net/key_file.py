@@ -8,15 +8,16 @@ Unlike derper, a file without a key is reported as such and not by a crash.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from twisted.logger import Logger
 
 from derp.errors import ConfigError, ProtocolError
+from derp.net.first_files import FirstFiles
 from derp.net.private_files import write_file
 from derp.wire.keys import format_node_private, generate_private, is_zero, parse_node_private
 
@@ -46,11 +47,13 @@ def key_path(flag: str, *, is_root: bool) -> str:
     )
 
 
-def load_server_key(path: str) -> bytes:
+def load_server_key(path: str, first_files: FirstFiles) -> bytes:
     """
-    Read the relay's private key; make key and file if the file is missing.
+    Read the relay's private key; make one if the file is missing.
 
     Mode and owner of an existing file are neither checked nor changed.
+
+    :param first_files: is given the missing file to write.
 
     :returns: 32 raw bytes, never the zero key.
     :raises ConfigError: if the file cannot be read, made, or has no usable key in it.
@@ -59,7 +62,7 @@ def load_server_key(path: str) -> bytes:
         with open(path, "rb") as file:
             content = file.read(_MAX_FILE_LEN + 1)
     except FileNotFoundError:
-        return _create(path)
+        return _make_key(path, first_files)
     except OSError as error:
         raise ConfigError(
             f"-c {path}: cannot read the key file ({error.strerror}); "
@@ -74,23 +77,31 @@ def format_key_file(private: bytes) -> bytes:
     return json.dumps(document, indent="\t").encode("ascii")
 
 
-def _create(path: str) -> bytes:
+def _make_key(path: str, first_files: FirstFiles) -> bytes:
+    if Path(path).is_symlink():
+        # Its target is perhaps on a disk that is not mounted yet. A new key made in its place
+        # would be a new relay to every client.
+        raise _cannot_make(path, "it is a symbolic link to nothing")
     private = generate_private()
+    first_files.add(partial(_write, path, private), last=True)
+    return private
+
+
+def _write(path: str, private: bytes) -> None:
     target = Path(path)
     try:
-        if target.is_symlink():
-            # Its target is perhaps on a disk that is not mounted yet. A new key made in its
-            # place would be a new relay to every client.
-            raise FileNotFoundError(errno.ENOENT, "it is a symbolic link to nothing", path)
         os.makedirs(target.parent, exist_ok=True)
         write_file(target, format_key_file(private))
     except OSError as error:
-        raise ConfigError(
-            f"-c {path}: cannot make the missing key file ({error.strerror}); "
-            "name a file in a directory the relay may write to"
-        ) from None
+        raise _cannot_make(path, error.strerror) from error
     log.info("made a new relay key in {path}; keep this file, it is who the relay is", path=path)
-    return private
+
+
+def _cannot_make(path: str, problem: str | None) -> ConfigError:
+    return ConfigError(
+        f"-c {path}: cannot make the missing key file ({problem}); "
+        "name a file in a directory the relay may write to"
+    )
 
 
 def _parse(path: str, content: bytes) -> bytes:

@@ -47,7 +47,8 @@ class ReloadableFile:
     """
     A file, or files that belong together, such as a certificate and its key.
 
-    What :attr:`paths` name has been loaded once when this is made.
+    What :attr:`paths` name has been loaded once when this is made, or is written then from what
+    is in use, and :meth:`written` is called.
     """
 
     name: str
@@ -66,6 +67,10 @@ class ReloadableFile:
     def __post_init__(self) -> None:
         self._loaded = self._seen = self._trace()
 
+    def written(self) -> None:
+        """What is there now is what is in use."""
+        self._loaded = self._seen = self._trace()
+
     def look(self) -> bool:
         """
         Look whether the file has changed.
@@ -82,7 +87,7 @@ class ReloadableFile:
 
     def reload(self) -> str | None:
         """Read the file again; say why it could not be used, if so."""
-        self._loaded = self._seen = self._trace()
+        self.written()
         try:
             self.load()
         except ConfigError as error:

@@ -26,6 +26,7 @@ from derp.net.cert_files import (
     parse_ip,
     parse_keyed_chain,
 )
+from derp.net.first_files import FirstFiles
 from tests.certificate_files import NOW, Issued, issue
 from tests.vectors import load
 
@@ -74,7 +75,7 @@ class LoadManualTests(SynchronousTestCase):
                 (self.directory / f"{base}.{ending}").write_bytes(content)
 
     def load(self, hostname: str = HOST) -> KeyedChain:
-        return load_manual(str(self.directory), hostname, NOW)
+        return load_manual(str(self.directory), hostname, NOW, FirstFiles())
 
     def refusal(self, hostname: str = HOST) -> str:
         return str(self.assertRaises(ConfigError, self.load, hostname))
@@ -131,7 +132,7 @@ class LoadManualTests(SynchronousTestCase):
 
     def test_no_directory_named(self) -> None:
         """An empty --certdir is told first."""
-        text = str(self.assertRaises(ConfigError, load_manual, "", HOST, NOW))
+        text = str(self.assertRaises(ConfigError, load_manual, "", HOST, NOW, FirstFiles()))
         self.assertIn("--certdir is empty", text)
 
     def test_unreadable(self) -> None:
@@ -197,8 +198,11 @@ class GenerateTests(SynchronousTestCase):
         self.chain = self.directory / "2001db87.crt"
         self.key = self.directory / "2001db87.key"
 
-    def load(self) -> KeyedChain:
-        return load_manual(str(self.directory), "2001:db8::7", NOW)
+    def load(self, now: float = NOW) -> KeyedChain:
+        first_files = FirstFiles()
+        chain = load_manual(str(self.directory), "2001:db8::7", now, first_files)
+        first_files.write()
+        return chain
 
     def test_made(self) -> None:
         """Directory and files appear with derper's names, modes and PEM labels."""
@@ -221,8 +225,7 @@ class GenerateTests(SynchronousTestCase):
         """At the next start, even ten years later, the same files are served."""
         first = self.load()
         self.assertEqual(self.load(), first)
-        later = load_manual(str(self.directory), "2001:db8::7", NOW + 20 * 365 * 86400)
-        self.assertEqual(later, first)
+        self.assertEqual(self.load(NOW + 20 * 365 * 86400), first)
 
     def test_one_missing(self) -> None:
         """If one of the two is gone, both are made anew."""

@@ -19,6 +19,7 @@ from derp.net.certificates import (
     HandshakeRefused,
     ManualCertificates,
 )
+from derp.net.first_files import FirstFiles
 from derp.wire.client_hello import ClientHello, parse_client_hello
 from derp.wire.keys import parse_node_public
 from derp.wire.metacert import find_server_key, is_metacert
@@ -86,7 +87,7 @@ class RecordedHandshakeTests(SynchronousTestCase):
             Path(directory).mkdir()
             Path(directory, f"{HOST}.crt").write_bytes(issued.pem)
             Path(directory, f"{HOST}.key").write_bytes(issued.key_pem())
-        chain = load_manual(directory, group["hostname_flag"], NOW)
+        chain = load_manual(directory, group["hostname_flag"], NOW, FirstFiles())
         return ManualCertificates(group["hostname_flag"], chain, SERVER_PUBLIC, NOW)
 
     def test_accepted(self) -> None:

@@ -9,12 +9,21 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from derp.errors import ConfigError
+from derp.net.first_files import FirstFiles
 from derp.net.key_file import ROOT_KEY_PATH, format_key_file, key_path, load_server_key
 from derp.wire.keys import format_node_public, parse_node_private, public_of
 from tests.vectors import load
 
 CONFIG = load("config.json")
 TEXT = "privkey:98f64c944337e67d332c49a8dabf17c4b4ae05aebe769b1576b4d02b9410a56e"
+
+
+def load_key(path: Path | str) -> bytes:
+    """Load a key as a start does in which nothing else is wrong."""
+    first_files = FirstFiles()
+    private = load_server_key(str(path), first_files)
+    first_files.write()
+    return private
 
 
 class LoadServerKeyTests(SynchronousTestCase):
@@ -27,7 +36,7 @@ class LoadServerKeyTests(SynchronousTestCase):
 
     def offer(self, content: str | bytes) -> bytes:
         self.path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return load_server_key(str(self.path))
+        return load_key(self.path)
 
     def refuse(self, content: str | bytes) -> str:
         text = str(self.assertRaises(ConfigError, self.offer, content))
@@ -58,17 +67,29 @@ class LoadServerKeyTests(SynchronousTestCase):
         """A missing file is made, 0600, with its directories, and read again afterwards."""
         self.addCleanup(os.umask, os.umask(0o022))
         path = self.directory / "var" / "lib" / "derper.key"
-        private = load_server_key(str(path))
+        private = load_key(path)
         self.assertEqual(path.read_bytes(), format_key_file(private))
         self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
         self.assertEqual(stat.S_IMODE(path.parent.stat().st_mode), 0o755)
-        self.assertEqual(load_server_key(str(path)), private)
+        self.assertEqual(load_key(path), private)
+
+    def test_written_last(self) -> None:
+        """Not before everything else of the first start has been."""
+        first_files = FirstFiles()
+        private = load_server_key(str(self.path), first_files)
+        self.assertFalse(self.path.exists())
+        first_files.add(lambda: self.assertFalse(self.path.exists()))
+        first_files.write()
+        self.assertEqual(self.path.read_bytes(), format_key_file(private))
+        self.path.unlink()
+        first_files.write()
+        self.assertFalse(self.path.exists())
 
     def test_existing_mode_stays(self) -> None:
         """Reading changes nothing about the file."""
         self.path.write_bytes(format_key_file(parse_node_private(TEXT)))
         self.path.chmod(0o640)
-        load_server_key(str(self.path))
+        load_key(self.path)
         self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o640)
 
     def test_no_key_in_it(self) -> None:
@@ -112,19 +133,19 @@ class LoadServerKeyTests(SynchronousTestCase):
 
     def test_unreadable(self) -> None:
         """A directory under the name is an error naming flag and file."""
-        text = str(self.assertRaises(ConfigError, load_server_key, str(self.directory)))
+        text = str(self.assertRaises(ConfigError, load_key, self.directory))
         self.assertIn(f"-c {self.directory}: cannot read", text)
 
     def test_cannot_be_made(self) -> None:
         """A file where a directory should be prevents making the key."""
         self.path.write_bytes(b"")
         below = str(self.path / "derper.key")
-        self.assertIn(below, str(self.assertRaises(ConfigError, load_server_key, below)))
+        self.assertIn(below, str(self.assertRaises(ConfigError, load_key, below)))
 
     def test_dangling_link(self) -> None:
         """A link to an absent file makes no new identity behind the operator's back."""
         self.path.symlink_to(self.directory / "unmounted")
-        text = str(self.assertRaises(ConfigError, load_server_key, str(self.path)))
+        text = str(self.assertRaises(ConfigError, load_key, self.path))
         self.assertIn("symbolic link to nothing", text)
         self.assertEqual(os.listdir(self.directory), ["derper.key"])
 
