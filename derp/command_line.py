@@ -27,9 +27,9 @@ from derp.mesh_key_file import find_mesh_key, mesh_key_path
 from derp.net.admission_url import check_url
 from derp.net.key_file import key_path
 from derp.net.mesh_peers import parse_peers
-from derp.net.setec import check_setec_url
 from derp.net.socket_address import host_port
 from derp.quoting import quoted
+from derp.setec_flags import secrets_cache, secrets_url
 
 DEV_PORT: Final = 3340
 TLS_PORT: Final = 443
@@ -91,9 +91,9 @@ def config_from_flags(
         mesh_key=mesh_key,
         mesh_psk_file=mesh_key_path(flags, environ),
         mesh_with=_mesh_with(flags),
-        secrets_url="" if dev else _secrets_url(flags),
+        secrets_url="" if dev else secrets_url(flags),
         secrets_path_prefix=flags.text("secrets-path-prefix"),
-        secrets_cache_dir=_secrets_cache(flags, environ),
+        secrets_cache_dir=secrets_cache(flags, environ),
         mesh_with_file=flags.text("mesh-with-file"),
         mesh_ca_file=flags.text("mesh-ca-file"),
         verify_clients=flags.bool("verify-clients"),
@@ -197,20 +197,6 @@ def _home(flags: FlagValues) -> str:
         f"--home: unknown value {quoted(home)}: leave it out, or give blank or a URL "
         "(http:// or https://) to redirect to"
     )
-
-
-def _secrets_url(flags: FlagValues) -> str:
-    url = flags.text("secrets-url")
-    return check_setec_url(url) if url else ""
-
-
-def _secrets_cache(flags: FlagValues, environ: Mapping[str, str]) -> str:
-    """The file that caches secrets; only needed, and so only named, if there are any."""
-    path = flags.text("secrets-cache-dir")
-    if path or flags.given("secrets-cache-dir"):
-        return path
-    home = environ.get("HOME", "") if flags.text("secrets-url") else ""
-    return os.path.join(home, ".cache", "derper-secrets") if home else ""
 
 
 def _mesh_with(flags: FlagValues) -> tuple[MeshPeer, ...]:

@@ -254,6 +254,19 @@ def format_flag(flag: Flag, width: int = 80) -> str:
     return f"{head}\n{body}\n"
 
 
+def format_groups(groups: Iterable[tuple[str, Iterable[Flag]]], width: int = 80) -> str:
+    """Describe all flags of a program: how they are written, then each under its heading."""
+    head = (
+        "Flags take one dash or two, and their value as --flag value or --flag=value;\n"
+        "booleans as --flag or --flag=false. Durations are written 15s, 2m30s, 500ms.\n"
+    )
+    described = (
+        f"\n{title}:\n" + "".join(format_flag(flag, width) for flag in flags)
+        for title, flags in groups
+    )
+    return head + "".join(described)
+
+
 _TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE: Final = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 _INT: Final = re.compile(r"(?P<sign>[+-]?)(?P<digits>[0-9][0-9A-Za-z_]*)")

@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from twisted.application.service import IService, MultiService
@@ -27,9 +26,9 @@ from twisted.python import usage
 from derp import __version__
 from derp.command_line import config_from_flags
 from derp.config import Config
-from derp.errors import ConfigError
+from derp.failed_start import ending_the_start, remove_pid_file
 from derp.flags import FLAGS, GROUPS
-from derp.goflag import FlagError, Kind, format_flag, parse_flags
+from derp.goflag import Kind, format_groups, parse_flags
 
 log = Logger()
 
@@ -106,16 +105,7 @@ class Options(usage.Options):
 
     def getUsage(self, width: int | None = None) -> str:
         """All flags by task."""
-        columns = width or int(os.environ.get("COLUMNS") or 80)
-        head = (
-            "Flags take one dash or two, and their value as --flag value or --flag=value;\n"
-            "booleans as --flag or --flag=false. Durations are written 15s, 2m30s, 500ms.\n"
-        )
-        groups = (
-            f"\n{title}:\n" + "".join(format_flag(flag, columns) for flag in flags)
-            for title, flags in GROUPS
-        )
-        return head + "".join(groups)
+        return format_groups(GROUPS, width or int(os.environ.get("COLUMNS") or 80))
 
 
 class RelayStart(MultiService):
@@ -149,7 +139,7 @@ def makeService(options: Options) -> IService:
     from derp.supervision import supervise
 
     def clean_up() -> None:
-        _remove_pid_file(options.parent)
+        remove_pid_file(options.parent)
 
     for notice in options.config.notices:
         log.warn("{notice}", notice=notice)
@@ -158,38 +148,5 @@ def makeService(options: Options) -> IService:
         return RelayStart(relay, options)
 
 
-@contextmanager
-def _ending_the_start(options: Options) -> Iterator[None]:
-    """Turn an operator's error into a sentence where he sees it, and exit code 1."""
-    try:
-        yield
-    except ConfigError as error:
-        sentence = f"derper: {error}"
-        if isinstance(error, FlagError):
-            sentence += "\n(twistd derper --help lists the flags)"
-        _remove_pid_file(options.parent)
-        _tell(options.parent, sentence)
-        raise SystemExit(1) from None
-
-
-def _tell(twistd: usage.Options | None, sentence: str) -> None:
-    """
-    Write a sentence where the operator is looking.
-
-    :param twistd: twistd's own options. Once it is a daemon, ``statusPipe`` in them leads to the
-        process on the terminal, which shows 98 bytes; stderr leads nowhere and the log is read.
-    """
-    pipe = twistd.get("statusPipe") if twistd else None
-    if pipe is None:
-        print(sentence, file=sys.__stderr__, flush=True)  # sys.stderr is the log by now
-    else:
-        log.critical("{sentence}", sentence=sentence)
-        os.write(pipe, b"1 " + sentence.encode("ascii", "replace")[:98])
-
-
-def _remove_pid_file(twistd: usage.Options | None) -> None:
-    """Remove the pid file of this process; twistd leaves it behind when a start ends early."""
-    path = twistd.get("pidfile") if twistd else None
-    with suppress(OSError):
-        if path and Path(path).read_bytes() == b"%d" % os.getpid():
-            os.unlink(path)
+def _ending_the_start(options: Options) -> AbstractContextManager[None]:
+    return ending_the_start("derper", options.parent)
