@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from hypothesis import given
@@ -24,7 +22,6 @@ from derp.errors import ConfigError
 from derp.flags import FLAGS
 from derp.goflag import Value
 
-README = Path(__file__).parent.parent / "README.rst"
 MACHINE = "3f2a9c0d1e4b"
 NO_LIMIT = 9223372036854775807
 
@@ -138,14 +135,6 @@ class TableTests(SynchronousTestCase):
         """Neither table has a variable that the other lacks, and every flag has one."""
         self.assertEqual({name: flag for name, (_, flag, _) in TABLE.items()}, VARIABLES)
         self.assertEqual(set(VARIABLES.values()), {flag.name for flag in FLAGS})
-
-    def test_readme(self) -> None:
-        """The README has the same table: every variable beside its flag, once."""
-        spellings = {flag.name: flag.spelling for flag in FLAGS}
-        text = README.read_text(encoding="utf-8")
-        rows = re.findall(r"^``([A-Z_]+)`` +``(--?[a-z0-9-]+)``", text, re.MULTILINE)
-        expected = sorted((name, spellings[flag]) for name, flag in VARIABLES.items())
-        self.assertEqual(sorted(rows), expected)
 
     def test_empty_is_unset(self) -> None:
         """Compose files leave variables empty; that says nothing, not even a family."""

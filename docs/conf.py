@@ -1,0 +1,87 @@
+"""
+How Sphinx builds the documentation: ``sphinx-build -W -n docs build/docs``.
+
+The pages are plain reST that also reads well in a repository's browser. So a link to another
+page is an ordinary link to its file (```Mesh <mesh.rst>`_``), which is made one to the built page
+here; one that leads nowhere is a warning, and warnings are errors.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.transforms import SphinxTransform
+
+from derp import __version__
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+project = "derp"
+copyright = "the derp authors"  # Sphinx' own name for it
+version = release = __version__
+
+exclude_patterns = ["_build"]
+nitpicky = True
+highlight_language = "none"
+smartquotes = False  # "--" is a part of flags here
+
+html_theme = "furo"
+html_title = f"derp {__version__}"
+html_show_sourcelink = False
+html_copy_source = False
+html_theme_options = {"navigation_with_keys": True}
+
+OUTSIDE = {
+    "../README.rst": "index",
+    "../CHANGELOG.rst": "changelog",
+    "../CONTRIBUTING.rst": "contributing",
+    "../bench/README.rst": "benchmarks",
+}
+"""Files beside ``docs/`` that pages link to, and the pages that show them."""
+
+COMING = {"proxies", "systemd", "container", "derpprobe", "alerts", "performance"}
+
+
+class FileLinks(SphinxTransform):
+    """Makes links to files links to pages."""
+
+    default_priority = 5
+
+    def apply(self, **kwargs: Any) -> None:
+        for link in list(self.document.findall(nodes.reference)):
+            path, _, anchor = link.get("refuri", "").partition("#")
+            if "://" in path or not path.endswith(".rst"):
+                continue
+            link.replace_self(self._page_link(link, path, anchor))
+
+    def _page_link(self, link: nodes.reference, path: str, anchor: str) -> nodes.Node:
+        docname = self.env.docname
+        path = path.removeprefix("docs/")  # of a file outside that is included here
+        target = OUTSIDE.get(path) or posixpath.normpath(
+            posixpath.join(posixpath.dirname(docname), path.removesuffix(".rst"))
+        )
+        if target in COMING and not (Path(__file__).parent / f"{target}.rst").exists():
+            return nodes.inline("", link.astext())
+        page = addnodes.pending_xref(
+            "",
+            nodes.inline("", link.astext()),
+            refdomain="std",
+            reftype="doc",
+            reftarget="/" + target,
+            refdoc=docname,
+            refexplicit=True,
+            refwarn=True,
+        )
+        page.source, page.line = link.source, link.line
+        return page
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Called by Sphinx."""
+    app.add_transform(FileLinks)
+    return {"parallel_read_safe": True}

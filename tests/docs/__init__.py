@@ -1,0 +1,1 @@
+"""What README and documentation say, tried out."""

@@ -1,0 +1,171 @@
+"""
+Where the commands of a page are run.
+
+A directory of its own is home, working directory, and what ``/etc/derper``, ``/run/derper``,
+``/var/lib/derper`` and ``/srv/derper`` stand for. In it are the programs
+(:mod:`tests.docs.stand_in`), a certificate for derp.example.com, and what earlier blocks of the
+page made.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from tests.certificate_files import NOW, issue
+from tests.docs.pages import Block
+from tests.docs.stand_in import install
+
+PATIENCE_S: Final = 30
+"""A block that takes longer is stuck."""
+
+_OWN_PATHS: Final = re.compile(r"(?<![\w.}$/-])/(etc|run|var/lib|srv)/derper\b")
+_LISTENING: Final = re.compile(r"listening +\S+:(\d+) +([^\n]*)")
+_OURS: Final = ("TS_", "DERP_", "TAILSCALE_", "XDG_", "HOSTNAME")
+_RELAY: Final = (
+    "derper --certmode manual --hostname 127.0.0.1 --certdir beside -c beside/key"
+    " --metrics-addr 127.0.0.1:9090"
+)
+
+
+class Place:
+    """The directory of one page, from its first block to its last."""
+
+    def __init__(self) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="derp-docs-"))
+        install(self.root / ".venv" / "bin")
+        certs = self.root / "etc" / "derper" / "certs"
+        certs.mkdir(parents=True)
+        for path in ("run/derper", "var/lib/derper", "srv/derper"):
+            (self.root / path).mkdir(parents=True)
+        hour = timedelta(hours=1)
+        since = timedelta(seconds=time.time() - NOW)
+        issued = issue(["derp.example.com"], begins=since - hour, ends=since + 90 * 24 * hour)
+        (certs / "derp.example.com.crt").write_bytes(issued.pem)
+        (certs / "derp.example.com.key").write_bytes(issued.key_pem())
+
+    def leave(self) -> None:
+        """Remove it."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def write(self, block: Block) -> None:
+        """Make the file that a block shows."""
+        path = Path(self._here(block.argument))
+        assert self.root in path.parents, f"{block.where}: {path} is none of our directories"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self._here(block.text), encoding="utf-8")
+
+    def run(self, block: Block) -> str:
+        """Run a block as its mark says; gives what went wrong, or nothing."""
+        kind = block.argument
+        if kind == "a relay":
+            return self._run_relay(self._here(block.text))
+        if kind == "beside a relay":
+            return self._run_beside(self._here(block.text))
+        expected = re.fullmatch(r"(?:ends with (\d+))?", kind)
+        if expected is None:
+            return f"there is no such mark as {kind!r}"
+        return self._run(self._here(block.text), int(expected[1] or 0))
+
+    def _here(self, text: str) -> str:
+        return _OWN_PATHS.sub(lambda found: f"{self.root}{found[0]}", text)
+
+    def _start(self, script: str) -> subprocess.Popen[str]:
+        environ = {key: text for key, text in os.environ.items() if not key.startswith(_OURS)}
+        bin_directory = self.root / ".venv" / "bin"
+        environ |= {
+            "HOME": str(self.root),
+            "PATH": f"{bin_directory}:{Path(sys.executable).parent}:{environ['PATH']}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONWARNINGS": "ignore",
+            "CURL_CA_BUNDLE": str(self.root / "beside" / "127.0.0.1.crt"),
+        }
+        return subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=self.root,
+            env=environ,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def _run(self, script: str, expected: int) -> str:
+        process = self._start(script)
+        try:
+            output, _ = process.communicate(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            return f"no end within {PATIENCE_S} s: {_killed(process)}"
+        if process.returncode != expected:
+            return f"exit code {process.returncode}, not {expected}: {output}"
+        return ""
+
+    def _run_relay(self, script: str) -> str:
+        # bash waits for its last command in spite of the signal, and ends as that does.
+        process = self._start(f"trap : TERM\n{script}")
+        said = _until_ready(process)
+        if " is ready\n" not in said:
+            return f"it did not get ready: {said}{_killed(process)}"
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            output, _ = process.communicate(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            return f"it did not end: {said}{_killed(process)}"
+        return "" if process.returncode == 0 else f"{process.returncode}: {said}{output}"
+
+    def _run_beside(self, script: str) -> str:
+        relay = self._start(f"exec {_RELAY}")
+        try:
+            said = _until_ready(relay)
+            ports = {serves: port for port, serves in _LISTENING.findall(said)}
+            return self._run(_with_ports(script, ports), 0)
+        finally:
+            _killed(relay)
+
+
+def _with_ports(script: str, ports: dict[str, str]) -> str:
+    """Put the ports of the relay into a script that means those of a real one."""
+    by_flag = {
+        flag: next(port for serves, port in ports.items() if flag in serves)
+        for flag in ("(-a)", "(--http-port)", "(--metrics-addr)")
+    }
+    for written, flag in (
+        ("https://localhost", "(-a)"),
+        ("http://localhost:9090", "(--metrics-addr)"),
+        ("http://localhost", "(--http-port)"),
+    ):
+        scheme = written.partition(":")[0]
+        script = re.sub(
+            re.escape(written) + r"(?![:\w])", f"{scheme}://127.0.0.1:{by_flag[flag]}", script
+        )
+    return script.replace("203.0.113.7", f"127.0.0.1:{by_flag['(-a)']}")
+
+
+def _until_ready(process: subprocess.Popen[str]) -> str:
+    """All it says until its block of facts is there, or it ends."""
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if " is ready\n" in said and ("public key" in line):
+            break
+    return said
+
+
+def _killed(process: subprocess.Popen[str]) -> str:
+    """End it at once; gives the rest of what it said."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.communicate()[0] or ""
