@@ -70,21 +70,29 @@ def relay_run(
     :raises ProtocolError: at a SendPacket too short for its key or too long, at its header:
         the body is not waited for. Frames before it have been relayed.
     """
+    _, length, dest = _parse(buf, start)
+    if start + HEADER_LEN + length != end or not KEY_LEN <= length <= _MAX_LENGTH:
+        return _relay_runs(relay, conn, buf, view, start, end)
+    # One packet and nothing else: what most turns bring while there is little to do.
+    _rewrite(buf, start, _RECV, length, conn.key)
+    stats = relay.stats
+    if length >= _MIN_DISCO_LENGTH and buf[start + _HEAD] == _DISCO_FIRST:
+        stats.disco_received += buf.startswith(DISCO_MAGIC, start + _HEAD)
+    _deliver_run(relay, conn, dest, view, start, end, 1)
+    stats.packets_received += 1
+    stats.bytes_received += length - KEY_LEN
+    conn.recv_bytes += end - start
+    return end
+
+
+def _relay_runs(
+    relay: Relay, conn: Connection, buf: bytearray, view: memoryview, start: int, end: int
+) -> int:
+    """Any number of packets: see :func:`relay_run`."""
     source = conn.key
     pos = start
     received = disco = 0
     kind, length, next_dest = _parse(buf, pos)
-    if pos + HEADER_LEN + length == end and KEY_LEN <= length <= _MAX_LENGTH:
-        # One packet and nothing else: what most turns bring while there is little to do.
-        _rewrite(buf, pos, _RECV, length, source)
-        stats = relay.stats
-        if length >= _MIN_DISCO_LENGTH and buf[pos + _HEAD] == _DISCO_FIRST:
-            stats.disco_received += buf.startswith(DISCO_MAGIC, pos + _HEAD)
-        _deliver_run(relay, conn, next_dest, view, pos, end, 1)
-        stats.packets_received += 1
-        stats.bytes_received += length - KEY_LEN
-        conn.recv_bytes += end - pos
-        return end
     more = True
     while more:  # one round per run
         run_start = pos

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 
 class TLSRequestStats:
     """
@@ -21,6 +24,11 @@ class TLSRequestStats:
         """A request starts; :meth:`end` must follow, with the same label."""
         self.requests[label] = self.requests.get(label, 0) + 1
         self.active[label] = self.active.get(label, 0) + 1
+
+    def count(self, label: str) -> Callable[[], None]:
+        """:meth:`begin`, and :meth:`end` to be called."""
+        self.begin(label)
+        return partial(self.end, label)
 
     def end(self, label: str) -> None:
         """A request is over."""

@@ -84,16 +84,25 @@ class DERPResource(Resource):
         if upgrade not in (b"derp", b"websocket"):
             if upgrade:
                 self.log.info("weird upgrade: {upgrade!r}", upgrade=upgrade[:_MAX_LOGGED])
+            else:
+                request.judge_plain_visit()
             return plain_error(request, 426, "DERP requires connection upgrade")
-        fast_start = first_header(request, b"Derp-Fast-Start") == b"1"
-        connection = self._relay.accept(
-            remote=request.getClientAddress(),
-            fast_start=fast_start,
+        connection = self.accept(
+            request.getClientAddress(),
+            fast_start=first_header(request, b"Derp-Fast-Start") == b"1",
             not_ideal=bool(first_header(request, b"Ideal-Node")),
-            head=b"" if fast_start else self._head,
         )
         request.channel.take_over(connection, request.hand_over_tls_count())
         return NOT_DONE_YET
+
+    def accept(self, client: IAddress, *, fast_start: bool, not_ideal: bool) -> IProtocol:
+        """Make the protocol that answers a plain upgrade, and then talks DERP."""
+        return self._relay.accept(
+            remote=client,
+            fast_start=fast_start,
+            not_ideal=not_ideal,
+            head=b"" if fast_start else self._head,
+        )
 
     def _accept_websocket(self, request: WebRequest) -> bytes | int:
         fault = find_fault(request)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from derp.net.first_request import FirstRequest
 from derp.net.proxy_greeting import ProxyGreeting
 from derp.net.socket_address import address_of
 from derp.net.tls_transport import TLSTransport
@@ -88,7 +89,7 @@ class Entrance:
             if chooser is None:
                 plain = StreamTransport(self._hub, self._wheel, sock, peer)
                 plain.on_end = ticket.give_back
-                plain.start(_channel(site, ticket, named))
+                plain.start(_protocol(site, ticket, named))
                 return
             secure = TLSTransport(
                 self._hub,
@@ -96,7 +97,7 @@ class Entrance:
                 sock,
                 peer,
                 chooser=chooser,
-                build=lambda _: _channel(site, ticket, named),
+                build=lambda _: _protocol(site, ticket, named),
                 stats=stats,
             )
             secure.on_end = ticket.give_back
@@ -122,8 +123,10 @@ class Entrance:
         )
 
 
-def _channel(site: WebSite, ticket: Ticket, named: bool) -> Any:
-    """Make a connection's HTTP; ``named``: by a PROXY header."""
+def _protocol(site: WebSite, ticket: Ticket, named: bool) -> Any:
+    """Make a connection's first protocol; ``named``: by a PROXY header."""
+    if site.derp is not None:
+        return FirstRequest(site, site.derp, ticket.give_back, named=named)
     channel = site.buildProtocol(None)
     channel.arrived = ticket.give_back
     channel.client_named = named

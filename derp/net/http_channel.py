@@ -40,7 +40,7 @@ class BoundedChannel(http.HTTPChannel):
 
     def __init__(self, timing: HTTPTiming) -> None:
         super().__init__()
-        self.deadlines = HTTPDeadlines(timing, self._expire)
+        self.deadlines = HTTPDeadlines(timing, self.expire)
         self._partial_line = bytearray()
         self._header_size = 0
         self._idle = False
@@ -153,7 +153,8 @@ class BoundedChannel(http.HTTPChannel):
             self.deadlines.await_response()
         return super().loseConnection()
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """The deadline has passed: end, and do not wait for that long either."""
         if self._closing:
             self.transport.abortConnection()
             return

@@ -56,9 +56,17 @@ class HTTPDeadlines:
         self._fires_at = 0.0
         self._expires_at = 0.0
 
-    def await_request(self) -> None:
-        """The peer is to send a request, or the rest of it."""
-        self._set(self._timing.read_s)
+    def await_request(self, left_s: float | None = None) -> None:
+        """
+        The peer is to send a request, or the rest of it.
+
+        :param left_s: what it has left of its time for that; ``None`` is all of it.
+        """
+        self._set(self._timing.read_s if left_s is None else left_s)
+
+    def left(self) -> float:
+        """Seconds until the deadline there is."""
+        return self._expires_at - self._timing.clock.seconds()
 
     def await_response(self) -> None:
         """We are to answer, and the peer to take the answer."""

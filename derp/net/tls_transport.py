@@ -79,7 +79,7 @@ class TLSTransport(StreamTransport):
     # -- reading ---------------------------------------------------------------------------
 
     def ready(self, events: int) -> None:
-        """See :meth:`derp.net.hub.HubMember.ready`: one ``recv`` and what it decrypts to. **HOT**"""
+        """See :meth:`derp.net.hub.HubMember.ready`: one ``recv``, and all it brings. **HOT**"""
         if events != READ or not self._reading:
             super().ready(events)
             return
@@ -104,7 +104,7 @@ class TLSTransport(StreamTransport):
         self.ready(READ)
 
     def _decrypt(self) -> None:
-        """Read all records of the incoming BIO into the shared buffer, then deliver them. **HOT**"""
+        """Read the incoming BIO's records into the shared buffer, then deliver them. **HOT**"""
         assert self._tls is not None
         arena = self._hub.arena
         incoming = arena.incoming

@@ -73,6 +73,14 @@ class LossWatcher:
             self._lost()
 
 
+def watch_loss(taker: Any, lost: Callable[[], None]) -> Any:
+    """Have ``lost`` called after this protocol was told that its connection is lost."""
+    if hasattr(taker, "on_lost"):
+        taker.on_lost = lost
+        return taker
+    return LossWatcher(taker, lost)
+
+
 class UpgradableChannel(BoundedChannel):
     """An HTTP connection that may become another protocol's."""
 
@@ -103,10 +111,7 @@ class UpgradableChannel(BoundedChannel):
         self.deadlines.stop()
         transport.unregisterProducer()
         if lost is not None:
-            if hasattr(taker, "on_lost"):
-                taker.on_lost = lost
-            else:
-                taker = LossWatcher(taker, lost)
+            taker = watch_loss(taker, lost)
         self._taker = taker
         taker.makeConnection(transport)
         swap = getattr(transport, "setProtocol", None)

@@ -64,11 +64,18 @@ class MainRoutes(Mux):
     Who answers on the main port.
 
     :param connect: what answers CONNECT, whatever its target; ``None`` on a port without TLS.
+    :param derp: the page of ``/derp`` where it is more than a refusal.
     """
 
-    def __init__(self, routes: Mapping[str, IResource], connect: IResource | None) -> None:
+    def __init__(
+        self,
+        routes: Mapping[str, IResource],
+        connect: IResource | None,
+        derp: DERPResource | None = None,
+    ) -> None:
         super().__init__(routes)
         self._connect = connect
+        self.derp = derp
 
     def resource_for(self, request: WebRequest) -> IResource:
         if self._connect is not None and request.method == b"CONNECT":
@@ -87,6 +94,8 @@ class WebSite(Site):
     noisy = False
 
     proxies: TrustedProxies | None = None
+    derp: DERPResource | None = None
+    """Who answers stock clients' upgrades (:mod:`derp.net.first_request`), if anybody does."""
 
     def __init__(self, routes: Routes, timing: HTTPTiming, tls_stats: TLSRequestStats) -> None:
         # twisted.web's own timeout is off: ours are absolute.
@@ -95,10 +104,10 @@ class WebSite(Site):
         )
         self.routes = routes
         self.tls_stats = tls_stats
-        self._timing = timing
+        self.timing = timing
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        channel = UpgradableChannel(self._timing)
+        channel = UpgradableChannel(self.timing)
         channel.factory = channel.site = self
         channel.requestFactory = self.requestFactory
         channel.timeOut = None
@@ -126,7 +135,7 @@ def main_routes(parts: SiteParts) -> MainRoutes:
     """
     config = parts.config
     access = DebugAccess(config.knobs)
-    derp: IResource = DERPDisabled()
+    derp = None
     if config.derp:
         derp = DERPResource(parts.relay, parts.server_key, parts.wheel, parts.websocket_stats)
     connect: IResource | None = None
@@ -136,7 +145,7 @@ def main_routes(parts: SiteParts) -> MainRoutes:
             connect = ConnectResource(parts.clock, parts.wheel, parts.dial)
     probe = WhileMeasurable(Probe(), parts.lifecycle)
     routes = {
-        "/derp": derp,
+        "/derp": derp or DERPDisabled(),
         "/derp/probe": probe,
         "/derp/latency-check": probe,
         "/bootstrap-dns": BootstrapDNSResource(parts.bootstrap),
@@ -146,7 +155,7 @@ def main_routes(parts: SiteParts) -> MainRoutes:
         **readiness_pages(parts.lifecycle),
         **guard(parts.debug_pages, access, dev=config.dev),
     }
-    return MainRoutes(routes, connect)
+    return MainRoutes(routes, connect, derp)
 
 
 def build_main_site(parts: SiteParts) -> WebSite:
@@ -156,8 +165,10 @@ def build_main_site(parts: SiteParts) -> WebSite:
     :raises ConfigError: if ``--home`` makes no sense.
     """
     timing = HTTPTiming(parts.clock, parts.wheel, MAIN_RESPONSE_S)
-    site = WebSite(main_routes(parts), timing, parts.tls_stats)
+    routes = main_routes(parts)
+    site = WebSite(routes, timing, parts.tls_stats)
     site.proxies = parts.proxies
+    site.derp = routes.derp
     return site
 
 
