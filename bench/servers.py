@@ -57,7 +57,7 @@ class ServerSpec:
         return filled
 
 
-def _twistd() -> str:
+def twistd() -> str:
     """Find the twistd of this interpreter."""
     beside = Path(sys.executable).with_name("twistd")
     return str(beside) if beside.exists() else shutil.which("twistd") or "twistd"
@@ -70,7 +70,7 @@ def built_in() -> list[ServerSpec]:
         "--hostname 127.0.0.1 --stun=false --http-port -1 -c {dir}/derper.key"
     )
     return [
-        ServerSpec(OURS, (sys.executable, _twistd(), *relay.split())),
+        ServerSpec(OURS, (sys.executable, twistd(), *relay.split())),
         ServerSpec(PLAIN_TWISTED, (sys.executable, "-m", "bench.plain_twisted", "{port}")),
     ]
 

@@ -23,7 +23,7 @@ from typing import Any
 from bench import report
 from bench.generator import Run, built_generator, pin
 from bench.harness import Metric, figures, finish, progress
-from bench.servers import ROOT, BenchmarkError, RunningServer, ServerSpec, parse_other
+from bench.servers import OURS, ROOT, BenchmarkError, RunningServer, ServerSpec, parse_other, twistd
 
 WINDOW = 256
 """Requests in flight of the saturated load; fewer than the smallest usual receive buffer holds."""
@@ -35,8 +35,13 @@ DERPER = (
     "-a 127.0.0.1:{port} -stun-port {port} -certmode manual -certdir {dir} -hostname 127.0.0.1 "
     "-http-port -1 -c {dir}/derper.key -verify-clients=false"
 )
-OURS = "ours"
-KINDS = ("plain-twisted", OURS)
+RELAY = (
+    "-n --pidfile= --logfile={dir}/log derper -a 127.0.0.1:{port} --stun-port {port} --certmode "
+    "manual --certdir {dir} --hostname 127.0.0.1 --http-port -1 -c {dir}/derper.key"
+)
+"""The whole relay: there the STUN socket lives in the hub, beside everybody's connections."""
+KINDS = ("plain-twisted",)
+"""Of :mod:`bench.stun_server`: STUN and nothing else."""
 
 
 def _answers_per_second(run: Run) -> float:
@@ -59,7 +64,8 @@ def choose(options: argparse.Namespace) -> list[ServerSpec]:
     if options.derper is not None:
         program = str(Path(options.derper).resolve())
         specs.insert(0, ServerSpec("derper", (program, *DERPER.split())))
-    kinds = [*KINDS, "single"] if options.single else KINDS
+    specs.append(ServerSpec(OURS, (sys.executable, twistd(), *RELAY.split())))
+    kinds = [*KINDS, "alone", "single"] if options.alone else KINDS
     specs += [
         ServerSpec(kind, (sys.executable, "-m", "bench.stun_server", kind, "{port}"))
         for kind in kinds
@@ -162,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--derper", metavar="PATH", help="compare with this build of the Go derper")
     other = "compare with any server; {port} and {dir} are filled in; may be repeated"
     add("--other", action="append", default=[], metavar="NAME=COMMAND", help=other)
-    add("--single", action="store_true", help="also measure ours without batches")
+    add("--alone", action="store_true", help="also ours without a relay, and without batches")
     add("--rounds", type=int, default=5, help="runs of each case (5)")
     add("--seconds", type=float, default=1.0, help="measured per run (1)")
     add("--rate", type=float, default=20_000, help="requests a second of the paced load (20000)")

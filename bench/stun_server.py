@@ -4,8 +4,8 @@ STUN servers to measure, each alone on a reactor: the project's, and one as Twis
 No servers to run; both use the project's codec, so that what differs is the way datagrams are
 moved. A TCP port of the same number tells that the UDP port is open::
 
-    python -m bench.stun_server ours PORT
-    python -m bench.stun_server single PORT          # ours where batches are not available
+    python -m bench.stun_server alone PORT
+    python -m bench.stun_server single PORT          # the same where batches are not available
     python -m bench.stun_server plain-twisted PORT
 """
 
