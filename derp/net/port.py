@@ -41,7 +41,8 @@ _MAX_INT = 2**31 - 1
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _CURES = {
     errno.EADDRINUSE: "another process listens there; stop it or choose another port",
-    errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE",
+    errno.EACCES: "ports below 1024 need root, the capability CAP_NET_BIND_SERVICE (cap_add in a "
+    "container), or the sysctl net.ipv4.ip_unprivileged_port_start=0",
     errno.EADDRNOTAVAIL: "this machine has no such address",
 }
 
