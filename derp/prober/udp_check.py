@@ -76,10 +76,11 @@ class _UDPCheck:
         except CancelledError:
             seconds = self._reactor.seconds() - began
             where = host_port(self._ip, self._port)
+            count = f"{requests} requests" if requests > 1 else "a request"
             last = "" if problem is None else f" (the last: {problem})"
             raise ProbeFailed(
-                f"{self._name}: no STUN answer from {where} in {seconds:.1f} s to {requests}"
-                f" requests{last}: is STUN on there (--stun), and UDP port {self._port} open in"
+                f"{self._name}: no STUN answer from {where} in {seconds:.1f} s to {count}"
+                f"{last}: is STUN on there (--stun), and UDP port {self._port} open in"
                 " its firewall and ours?"
             ) from None
 
