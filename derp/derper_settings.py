@@ -43,7 +43,7 @@ def read_settings(
     """
     read = read_environment(environ, machine_name, hostname_given="hostname" in flags)
     if not flags and not read.given:
-        raise ConfigError(NOTHING_GIVEN)
+        raise ConfigError("; ".join((*read.warnings, NOTHING_GIVEN)))
     above = {**read.given, **flags}
     path = above.get(CONFIG)
     file = read_config_file(str(path)) if path else {}

@@ -271,6 +271,14 @@ class RefusedTests(ScriptTestCase):
         self.assertIn("-hostname", str(error))
         self.assertIn("DERP_DOMAIN", str(error))
 
+    def test_misspelt(self) -> None:
+        """Whose only variable has a typing error is told which one was meant."""
+        error = self.assertRaises(ConfigError, self.config, DERP_DOMIAN="a.test")
+        self.assertIn(
+            "DERP_DOMIAN is unknown and has no effect: did you mean DERP_DOMAIN?", str(error)
+        )
+        self.assertIn("derper -hostname", str(error))
+
     def test_placeholder(self) -> None:
         """The images' default name is nobody's, whether left or typed."""
         for environ in ({"DERP_STUN": "true"}, {"DERP_DOMAIN": "your-hostname.com"}):
