@@ -35,8 +35,8 @@ MAX_BURST_S: Final = 1.0
 """What was not sent for a longer time, as our own process stood still, is left out."""
 MAX_IN_FLIGHT: Final = 100_000
 """Packets we remember at a time; only absurd rates and time-outs come that far."""
-SILENCE: Final = 2
-"""So many time-outs without any packet, and the way is broken."""
+SILENCE_S: Final = 1.0
+"""So long after two time-outs without any packet the way counts as broken."""
 
 
 def queue_delay_check(targets: Targets, region: Region, source: Node, destination: Node) -> Check:
@@ -178,10 +178,10 @@ class _Stream:
             del self._flying[number]
             self._measured.lost()
         silent = now - self._heard_at
-        if silent > SILENCE * self._timeout + 1 and not self._failed.called:
+        if silent > 2 * self._timeout + SILENCE_S and not self._failed.called:
             self._failed.errback(
                 ProbeFailed(
-                    f"none of the packets {self._pair.way} has arrived for {silent:.0f} s:"
+                    f"none of the packets {self._pair.way} has arrived for {silent:.1f} s:"
                     " is the link between the relays cut, or the relay overloaded?"
                 )
             )
@@ -189,12 +189,12 @@ class _Stream:
     def _delivered(self, message: ClientEvent) -> None:
         if not isinstance(message, ReceivedPacket):
             return
-        if message.source != self._pair.source.public_key or len(message.packet) != PACKET_LEN:
+        number, tail = message.packet[:NUMBER_LEN], message.packet[NUMBER_LEN:]
+        if message.source != self._pair.source.public_key or tail != self._tail:
             return
-        number = int.from_bytes(message.packet[:NUMBER_LEN], "big")
-        sent_at = self._flying.pop(number, None)
-        if sent_at is None or message.packet[NUMBER_LEN:] != self._tail:
-            return  # it had been given up, or is none of this stream
+        sent_at = self._flying.pop(int.from_bytes(number, "big"), None)
+        if sent_at is None:
+            return  # it had been given up, or came twice
         now = self._reactor.seconds()
         self._heard_at = now
         if now - sent_at > self._timeout:

@@ -77,6 +77,19 @@ class CheckTestCase(RelayTestCase):
             return str(problem)
         self.fail("the check succeeded")
 
+    async def stopped(self, check: Check, condition: Callable[[], Any], what: str) -> str:
+        """Cancel a check when something is the case; give its sentence."""
+        running = Deferred.fromCoroutine(check.run())
+        try:
+            await self.until(lambda: condition() or running.called, what)
+        finally:
+            running.cancel()
+        try:
+            await in_time(reactor, running, "a check to end")
+        except ProbeFailed as problem:
+            return str(problem)
+        self.fail("the check succeeded")
+
     async def took(self, work: Callable[[], Awaitable[Any]]) -> float:
         """Measure in wall-clock seconds."""
         began = time.monotonic()
