@@ -10,7 +10,8 @@ The prober at one moment, as one JSON-able dict: what the page shows, and says t
                         nodes: [{name, hostname, state, probes: [name…], facts: {…}}],
                         matrices: [{class, title, nodes: [name…], cells: {from: {to: name}}}]}]
    probes             {name: view}, see derp.prober.probe_view
-   failures           the last ones of all probes, newest first: [{at, name, title, where, reason}]
+   failures           the last ones of all probes, newest first:
+                      [{at, name, title, where, reason, count, first}]
 """
 
 from __future__ import annotations
@@ -163,21 +164,26 @@ def where(view: View) -> str:
 
 
 def last_failures(probes: Iterable[Any], views: Mapping[str, View]) -> list[dict[str, Any]]:
-    """The newest failures of all probes, each with its reason."""
-    found: list[tuple[float, str, str]] = []
+    """
+    The newest failures of all probes, each with its reason.
+
+    What a probe failed of again and again is there once, with how often and since when.
+    """
+    found: dict[tuple[str, str], dict[str, Any]] = {}
     for probe in probes:
-        # Those of one probe are in order: no more of its than the whole list can be among them.
-        recent = list(probe.history.failures)[-MAX_FAILURES:]
-        found += [(at, probe.name, sentence) for at, sentence in recent]
-    found.sort(reverse=True)
+        view = views.get(probe.name)
+        for at, sentence in probe.history.failures if view is not None else ():
+            same = found.setdefault((probe.name, sentence), {"count": 0, "first": at})
+            same["count"] += 1
+            same["at"] = at
+    newest = sorted(found.items(), key=lambda item: (item[1]["at"], item[0]), reverse=True)
     return [
         {
-            "at": at,
+            **times,
             "name": name,
             "title": views[name]["title"],
             "where": where(views[name]),
             "reason": shown(sentence, MAX_SENTENCE),
         }
-        for at, name, sentence in found[:MAX_FAILURES]
-        if name in views
+        for (name, sentence), times in newest[:MAX_FAILURES]
     ]

@@ -52,7 +52,9 @@ _PAGE: Final = """\
 <header class="top">
 <div class="verdict" role="status" aria-live="polite">
 <span class="beacon" aria-hidden="true"></span>
-<div><h1 id="headline">{headline}</h1><p id="subline" class="muted">{subline}</p></div>
+<div><h1 id="headline">{headline}</h1><p id="subline" class="muted">{subline}</p>
+<p id="map-line" class="map-line" hidden><b></b> <time class="age" data-words="read " data-after=" ago"></time>\
+</p></div>
 </div>
 <nav class="tools" aria-label="Page">
 <span id="live" class="live" data-live="off" title="Whether this page is live"><i></i><b></b></span>
@@ -197,7 +199,8 @@ def facts(findings: Mapping[str, Any]) -> list[str]:
 
 def _failures(failures: Iterable[Mapping[str, Any]]) -> str:
     rows = "".join(
-        f"<tr><td>{_utc(each['at'])}</td><td>{escape(each['title'])}</td>"
+        f"<tr><td>{_utc(each['at'])}</td><td>{each['count']} \N{MULTIPLICATION SIGN}</td>"
+        f"<td>{escape(each['title'])}</td>"
         f"<td>{escape(each['where'])}</td><td>{escape(each['reason'])}</td></tr>\n"
         for each in failures
     )

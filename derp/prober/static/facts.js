@@ -26,6 +26,7 @@ export function facts(view) {
   if (number(found.loss)) {
     told.push([`${percent(found.loss)} lost`, found.loss >= 0.1 ? "bad" : found.loss > 0.01 ? "warn" : ""]);
   }
+  if (view.failures) told.push([`${percent(view.failures / view.runs)} of runs failed`, ""]);
   if (found.revocation) told.push([String(found.revocation), ""]);
   return told;
 }

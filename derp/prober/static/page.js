@@ -94,7 +94,18 @@ function arrange() {
   arrangement = key;
   cards = state.regions.map((region) => ({ region, card: regionCard(region, page) }));
   grid.replaceChildren(...cards.map(({ card }) => card.element));
+  for (const { card } of cards) sizes.observe(card.element);
 }
+
+// Cards are as high as they are: each takes as many of the grid's low rows as it needs.
+const sizes = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    const rows = String(Math.ceil((target.offsetHeight + 17) / 8));
+    if (target.dataset.rows === rows) continue;
+    target.dataset.rows = rows;
+    target.style.gridRowEnd = `span ${rows}`;
+  }
+});
 
 function draw() {
   const views = [...state.probes.values()];
@@ -119,9 +130,21 @@ function drawVerdict() {
   say(byId("headline"), text);
   const nodes = state.regions.reduce((sum, region) => sum + region.nodes.length, 0);
   say(byId("subline"), `${count(total, "probe")}, ${count(nodes, "node")}, ${count(state.regions.length, "region")}`);
+  drawMap(state.probes.get(state.map));
   const title = failing ? `${symbol("failing")} ${text} | ${TITLE}` : TITLE;
   if (document.title !== title) document.title = title;
   mark(byId("icon"), "href", `/static/${overall}.svg`);
+}
+
+function drawMap(view) {
+  const line = byId("map-line");
+  line.hidden = !view;
+  if (!view) return;
+  mark(line, "data-state", view.state);
+  say(line.querySelector("b"), `${symbol(view.state)} DERP map`);
+  const time = line.querySelector("time");
+  time.hidden = view.ended === null;
+  mark(time, "data-at", String(view.ended ?? 0));
 }
 
 function place(view) {
@@ -148,7 +171,8 @@ function drawFailures() {
   if (history.dataset.key === key) return;
   history.dataset.key = key;
   const items = state.failures.map((each) => el("li", {},
-    el("time", { class: "age", "data-at": each.at, "data-after": " ago", title: moment(each.at) }),
+    el("span", {}, el("time", { class: "age", "data-at": each.at, "data-after": " ago", title: moment(each.at) }),
+      each.count > 1 ? el("span", { class: "times", text: ` ×${each.count}`, title: `${each.count} times since ${moment(each.first)}` }) : ""),
     el("span", { class: "what" }, el("b", { text: each.title }), ` ${each.where}`),
     el("span", { class: "why", text: each.reason })));
   history.replaceChildren(

@@ -2,7 +2,7 @@
 
 import { el, mark, say } from "./dom.js";
 import { facts } from "./facts.js";
-import { count, ms, percent, symbol, word } from "./format.js";
+import { count, ms, symbol, word } from "./format.js";
 import { matrix } from "./matrix.js";
 import { spark } from "./spark.js";
 
@@ -12,14 +12,16 @@ export function regionCard(region, page) {
   const nodes = region.nodes.map((node) => nodeBlock(node, rows, page));
   const matrices = region.matrices.map((model) => matrix(model, page.open));
   for (const each of matrices) for (const name of each.names()) if (!rows.has(name)) rows.set(name, each);
-  const element = el("section", { class: "card region", "aria-label": `Region ${region.code}` },
+  const element = el("section", {
+    class: "card region", "aria-label": `Region ${region.code}`, "data-wide": region.nodes.length > 2,
+  },
     el("header", {},
       el("h2", {},
         el("span", { class: "code", text: region.code || `region ${region.id}` }),
         el("small", { text: `region ${region.id}, ${count(region.nodes.length, "node")}` })),
       pill),
-    ...nodes.map((node) => node.element),
-    ...matrices.map((each) => each.element));
+    el("div", { class: "nodes" },
+      ...nodes.map((node) => node.element), ...matrices.map((each) => each.element)));
   return {
     element,
     update(views, now) {
@@ -47,8 +49,10 @@ function nodeBlock(node, rows, page) {
   }
   const host = node.hostname || node.name;
   const element = el("article", { class: "node", "aria-label": `Node ${host}` },
-    el("h3", {}, beacon, el("span", { class: "host", text: host, title: host }),
-      node.name !== host ? el("small", { text: node.name }) : ""),
+    el("div", { class: "line heads" },
+      el("h3", {}, beacon, el("span", { class: "host", text: host, title: host }),
+        node.name !== host ? el("small", { text: node.name }) : ""),
+      el("span", { text: "median" }), el("span", { text: "95 %" }), el("span", { text: "last run" })),
     list);
   return {
     element,
@@ -65,10 +69,10 @@ function nodeBlock(node, rows, page) {
 function probeRow(name, page) {
   const beacon = el("span", { class: "mark" });
   const title = el("span", { class: "title" });
-  const last = el("span", { class: "last number" });
+  const last = figure("last");
+  last.element.classList.add("last");
   const median = figure("median");
   const high = figure("95 %");
-  const failed = figure("failed");
   const found = el("p", { class: "facts" });
   const reason = el("p", { class: "reason", hidden: true });
   const picture = spark();
@@ -76,8 +80,8 @@ function probeRow(name, page) {
   const element = el("li", { class: "probe" },
     el("div", { class: "line" },
       el("span", { class: "name" }, beacon, title), picture.element,
-      el("span", { class: "figures" }, median.element, high.element, failed.element), last, run || ""),
-    reason, found);
+      median.element, high.element, last.element),
+    reason, el("div", { class: "below" }, found, run || ""));
   return {
     element,
     update(view, now) {
@@ -88,10 +92,9 @@ function probeRow(name, page) {
       mark(element, "title", view.name);
       say(beacon, symbol(view.state));
       say(title, view.title);
-      say(last, view.state === "failing" ? "failing" : view.continuous ? "running" : ms(view.latency));
+      say(last.value, view.state === "failing" ? "failing" : view.continuous ? "running" : ms(view.latency));
       say(median.value, ms(view.p50));
       say(high.value, ms(view.p95));
-      say(failed.value, view.runs ? percent(view.failures / view.runs) : "–");
       say(reason, view.reason);
       reason.hidden = !view.reason;
       if (run) run.hidden = view.continuous;

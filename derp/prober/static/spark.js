@@ -7,6 +7,7 @@ const WIDTH = 288;
 const HEIGHT = 36;
 const TOP = 3;
 const HOURS = 6;
+const HEADROOM = 1.6;
 
 export function spark() {
   const area = svg("path", { class: "spark-high" });
@@ -34,12 +35,13 @@ export function spark() {
   };
 }
 
+// The scale is that of the medians: a single slow run must not flatten all the rest.
 function shapes(points, now, bucket) {
   const count = (HOURS * 3600) / bucket;
   const step = WIDTH / count;
   const first = Math.floor(now / bucket) - count + 1;
-  const top = Math.max(1, ...points.map((point) => point[2] || 0));
-  const y = (value) => HEIGHT - 1 - (value / top) * (HEIGHT - 1 - TOP);
+  const top = Math.max(0.1, ...points.map((point) => point[1] || 0)) * HEADROOM;
+  const y = (value) => HEIGHT - 1 - (Math.min(value, top) / top) * (HEIGHT - 1 - TOP);
   const failures = [];
   const runs = []; // of points without a gap between them
   let last = -2;
@@ -48,26 +50,26 @@ function shapes(points, now, bucket) {
     if (place < 0 || place >= count) continue;
     const x = place * step;
     if (failed) {
-      const share = Math.max(0.3, failed / Math.max(1, total));
       failures.push(svg("rect", {
-        x: x.toFixed(1), y: ((1 - share) * HEIGHT).toFixed(1),
-        width: Math.max(step, 2).toFixed(1), height: (share * HEIGHT).toFixed(1),
+        x: x.toFixed(1), y: 0, width: Math.max(step, 2).toFixed(1), height: HEIGHT,
+        opacity: (0.3 + 0.6 * Math.min(1, failed / Math.max(1, total))).toFixed(2),
       }));
     }
     if (median === null) continue;
     if (place !== last + 1) runs.push([]);
-    runs[runs.length - 1].push([x, y(median), y(high)]);
+    runs[runs.length - 1].push([x + step / 2, y(median), y(high)]);
     last = place;
   }
   const at = (x, height) => `${x.toFixed(1)} ${height.toFixed(1)}`;
   let line = "";
   let area = "";
   for (const run of runs) {
-    // A point stands for its whole bucket: drawn as a step, so that one alone can be seen, too.
-    const flat = run.flatMap(([x, middle, high]) => [[x, middle, high], [x + step, middle, high]]);
-    line += `M${flat.map(([x, middle]) => at(x, middle)).join("L")}`;
-    area += `M${at(flat[0][0], HEIGHT)}L${flat.map(([x, , high]) => at(x, high)).join("L")}`;
-    area += `L${at(flat[flat.length - 1][0], HEIGHT)}Z`;
+    const [begin, end] = [run[0], run[run.length - 1]];
+    // Half a step more on both sides, so that a point alone can be seen, too.
+    const wide = [[begin[0] - step / 2, begin[1], begin[2]], ...run, [end[0] + step / 2, end[1], end[2]]];
+    line += `M${wide.map(([x, middle]) => at(x, middle)).join("L")}`;
+    area += `M${at(wide[0][0], HEIGHT)}L${wide.map(([x, , high]) => at(x, high)).join("L")}`;
+    area += `L${at(wide[wide.length - 1][0], HEIGHT)}Z`;
   }
   return { line, area, failures };
 }
