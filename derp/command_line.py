@@ -84,6 +84,7 @@ def config_from_flags(
         tls=tls,
         **acme_fields(flags),
         stun=flags.bool("stun"),
+        stun_generic=flags.bool("stun-generic"),
         derp=flags.bool("derp"),
         home=_home(flags),
         bootstrap_dns_names=_names(flags, "bootstrap-dns-names"),
@@ -248,8 +249,12 @@ def _notices(flags: FlagValues, tls: bool) -> list[str]:
             if flags.given(name)
         ]
     notices += _admission_notices(flags)
-    if not flags.bool("stun") and flags.given("stun-port"):
-        notices.append("--stun-port has no effect with --stun=false")
+    if not flags.bool("stun"):
+        notices += [
+            f"--{name} has no effect with --stun=false"
+            for name in ("stun-port", "stun-generic")
+            if flags.given(name)
+        ]
     return notices
 
 

@@ -164,6 +164,8 @@ class Config:
     """Besides ``-a``."""
     stun_host: str | None = None
     """Host part of ``--stun-addr``; ``None`` is that of ``-a``."""
+    stun_generic: bool = False
+    """Whether STUN requests of other software than Tailscale's are answered, too."""
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     trust_unix_sockets: bool = False
     """``unix`` in ``--trusted-proxies``."""

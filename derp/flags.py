@@ -35,6 +35,13 @@ LISTENING: Final = (
     Flag("stun-port", Kind.INT, 3478, "UDP port for STUN, on the same IP as -a."),
     Flag("stun-addr", Kind.STRING, "", "Address for STUN (host:port) when it is not that of -a."),
     Flag(
+        "stun-generic",
+        Kind.BOOL,
+        False,
+        "Answer STUN requests of any software, not only Tailscale's: 10 per second and address "
+        "(IPv6: /64), none with more than 1.6 times the bytes that came.",
+    ),
+    Flag(
         "listen",
         Kind.STRINGS,
         (),

@@ -16,10 +16,12 @@ from twisted.application.service import MultiService, Service
 
 from derp.certificate_service import certificate_service
 from derp.config import Config
+from derp.core.generic_stun import GenericSTUN
 from derp.core.lifecycle import Unfit
 from derp.core.limits import Limits, accept_limits
 from derp.core.occupancy import Door
 from derp.core.relay import Relay, RelayIdentity
+from derp.core.source_limit import SourceLimit
 from derp.core.stun_stats import STUNStats
 from derp.errors import ConfigError
 from derp.net.admission_service import AdmissionService
@@ -27,6 +29,7 @@ from derp.net.drop_log import DropLog
 from derp.net.entrance import Entrance
 from derp.net.first_files import FirstFiles
 from derp.net.frame_log import protocol_class
+from derp.net.generic_stun import GenericAnswers
 from derp.net.hub import Hub
 from derp.net.hub_readers import HubReaders
 from derp.net.key_file import load_server_key
@@ -81,7 +84,7 @@ class RelayParts(MultiService):
         self.limits = self._load_limits(reactor)
         self.server = self._make_server(reactor)
         self.stun_stats = STUNStats()
-        self.stun = self._make_stun() if config.stun else None
+        self.stun = self._make_stun(reactor) if config.stun else None
         self.proxies = TrustedProxies(config.trusted_proxies, unix=config.trust_unix_sockets)
         self.entrance = Entrance(self.hub, self.wheel, self.limits.door, self.proxies)
         no_limits = Door(Limits(), 0.0)
@@ -145,9 +148,13 @@ class RelayParts(MultiService):
             ),
         )
 
-    def _make_stun(self) -> STUNServer:
-        port = self.config.stun_port
-        return STUNServer(HubReaders(self.hub), self.stun_host, port, self.stun_stats)
+    def _make_stun(self, reactor: Any) -> STUNServer:
+        stats, generic = self.stun_stats, None
+        if self.config.stun_generic:
+            decides = GenericSTUN(stats, SourceLimit(reactor.seconds()))
+            generic = GenericAnswers(decides, stats, reactor.seconds)
+        readers = HubReaders(self.hub)
+        return STUNServer(readers, self.stun_host, self.config.stun_port, stats, generic)
 
     def _load_limits(self, reactor: Any) -> RelayLimits:
         """Set the limits as flags and file have them, and begin to count the month's volume."""

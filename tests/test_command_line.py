@@ -109,11 +109,15 @@ WHOLE: dict[str, Config] = {
         certdir="/c",
         notices=tuple(f"--{name} {NO_TLS}" for name in ("certmode", "certdir", "http-port")),
     ),
-    "--dev --stun=false --stun-port 3479": replace(
+    "--dev --stun=false --stun-port 3479 --stun-generic": replace(
         DEV,
         stun=False,
         stun_port=3479,
-        notices=("--stun-port has no effect with --stun=false",),
+        stun_generic=True,
+        notices=(
+            "--stun-port has no effect with --stun=false",
+            "--stun-generic has no effect with --stun=false",
+        ),
     ),
     "--dev --derp=false --home blank --ace": replace(DEV, derp=False, home="blank", ace=True),
     "--dev --home https://example.test/x": replace(DEV, home="https://example.test/x"),

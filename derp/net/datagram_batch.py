@@ -144,6 +144,16 @@ class DatagramBatch:
         self.lengths = _unpack_lengths[count](self._received_bytes)
         return count
 
+    def peer(self, slot: int) -> tuple[str, int] | tuple[str, int, int, int]:
+        """Who sent the datagram of a slot, as ``recvfrom`` gives it."""
+        data = bytes(self.peers[slot * self.peer_len : (slot + 1) * self.peer_len])
+        port = int.from_bytes(data[2:4], "big")
+        if self.family == socket.AF_INET:
+            return socket.inet_ntop(socket.AF_INET, data[4:8]), port
+        flow = int.from_bytes(data[4:8], "big")
+        scope = int.from_bytes(data[24:28], sys.byteorder)
+        return socket.inet_ntop(socket.AF_INET6, data[8:24]), port, flow, scope
+
     def address_reply(self, reply: int, size: int, peer: int) -> None:
         """
         Say that reply slot ``reply`` holds ``size`` bytes for the peer of slot ``peer``.

@@ -98,6 +98,14 @@ _LOOKUPS: Final = (
     ("unpublished", "percent_miss", "unpublished_percent_misses"),
 )
 
+_GENERIC_STUN: Final = (
+    "success",
+    "unknown_attributes",
+    "rate_limited",
+    "too_short",
+    "write_error",
+)
+
 
 class RelayMetrics(Collector):
     """The ``derp_…`` metrics of one relay."""
@@ -224,6 +232,12 @@ class RelayMetrics(Collector):
             "Datagrams by what became of them.",
             "disposition",
             {outcome: getattr(stun, outcome) for outcome in outcomes},
+        )
+        yield _labelled(
+            "stun_generic_requests",
+            "Binding requests of other software (--stun-generic) by what became of them.",
+            "disposition",
+            {outcome: getattr(stun, f"generic_{outcome}") for outcome in _GENERIC_STUN},
         )
         families = {"ipv4": stun.ipv4, "ipv6": stun.ipv6}
         yield _labelled("stun_address_family", "STUN requests answered.", "family", families)

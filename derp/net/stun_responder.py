@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterator
 from socket import inet_pton
 from struct import Struct
-from typing import Protocol
+from typing import Any, Protocol
 from zlib import crc32
 
 from derp.core.stun_stats import STUNStats
@@ -45,6 +45,9 @@ _iter_peers_ipv6 = Struct("!2xH4xQQ4x").iter_unpack  # sockaddr_in6: port, addre
 Peer = tuple[int, ...]
 """A sender as numbers: port, address (IPv6: in two halves)."""
 
+Others = Callable[[bytes, Any], None]
+"""Is given each datagram without an answer and its sender, as ``recvfrom`` gives it; counts it."""
+
 
 class Responder(Protocol):
     """Empties a bound, non-blocking UDP socket, a bounded number of datagrams at a time."""
@@ -61,8 +64,9 @@ class Responder(Protocol):
 class SingleResponder:
     """``recvfrom`` and ``sendto``, one datagram each."""
 
-    def __init__(self, udp: socket.socket, stats: STUNStats) -> None:
+    def __init__(self, udp: socket.socket, stats: STUNStats, others: Others | None = None) -> None:
         self._udp = udp
+        self._others = others
         self._family = udp.family
         self._stats = stats
 
@@ -86,7 +90,10 @@ class SingleResponder:
         if len(packet) <= SLOT_LEN:
             reply = stun.answer(packet, inet_pton(self._family, peer[0]), peer[1])
         if reply is None:
-            stats.not_stun += 1
+            if self._others is None or len(packet) > SLOT_LEN:
+                stats.not_stun += 1
+            else:
+                self._others(packet, peer)
             return True
         if len(reply) == _RESPONSE_IPV4_LEN:
             stats.ipv4 += 1
@@ -110,8 +117,15 @@ class BatchResponder:
     found several, and every ``LOOK_AGAIN_EVERY`` wake-ups.
     """
 
-    def __init__(self, udp: socket.socket, batch: DatagramBatch, stats: STUNStats) -> None:
-        self._single = SingleResponder(udp, stats)
+    def __init__(
+        self,
+        udp: socket.socket,
+        batch: DatagramBatch,
+        stats: STUNStats,
+        others: Others | None = None,
+    ) -> None:
+        self._single = SingleResponder(udp, stats, others)
+        self._others = others
         self._batch = batch
         self._stats = stats
         self._crowded = False
@@ -179,9 +193,13 @@ class BatchResponder:
         if length > SLOT_LEN:
             return False
         start = slot * SLOT_LEN
+        packet = bytes(self._batch.requests[start : start + length])
         try:
-            stun.parse_binding_request(bytes(self._batch.requests[start : start + length]))
+            stun.parse_binding_request(packet)
         except ProtocolError:
+            if self._others is not None:
+                self._others(packet, self._batch.peer(slot))
+                self._stats.not_stun -= 1  # what every datagram without a reply is counted as
             return False
         return True
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from zope.interface import implementer
 from derp.core.stun_stats import STUNStats
 from derp.errors import ConfigError
 from derp.net.datagram_batch import open_batch
+from derp.net.generic_stun import GenericAnswers
 from derp.net.socket_address import host_port
 from derp.net.stun_responder import BatchResponder, Responder, SingleResponder
 
@@ -80,20 +82,29 @@ _NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUP
 @implementer(IReadDescriptor)
 class STUNServer:
     """
-    Answers Tailscale's binding requests on one UDP socket.
+    Answers binding requests, as a rule only Tailscale's, on one UDP socket.
 
     :param reactor: anything with readers and ``callLater``.
     :param host: host part of ``-a``, an IP address. Empty, and as in derper also ``0.0.0.0``
         and ``::``, means every address, IPv4 and IPv6.
     :param port: ``--stun-port``; 0 lets the kernel choose.
+    :param generic: answers others' requests, too (``--stun-generic``).
     :ivar answering: switched off, everything received is thrown away: clients then measure no
         latency here and move to another region, while the port stays ours.
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: STUNReactor, host: str, port: int, stats: STUNStats) -> None:
+    def __init__(
+        self,
+        reactor: STUNReactor,
+        host: str,
+        port: int,
+        stats: STUNStats,
+        generic: GenericAnswers | None = None,
+    ) -> None:
         self.answering = True
+        self._generic = generic
         self._reactor = reactor
         self._host = host
         self._wanted_port = port
@@ -137,10 +148,11 @@ class STUNServer:
         self._udp = udp
         self._address = host_port(*udp.getsockname()[:2])
         batch = open_batch(udp)
+        others = partial(self._generic.answer, udp) if self._generic else None
         self._responder = (
-            SingleResponder(udp, self._stats)
+            SingleResponder(udp, self._stats, others)
             if batch is None
-            else BatchResponder(udp, batch, self._stats)
+            else BatchResponder(udp, batch, self._stats, others)
         )
         self._reactor.addReader(self)
         self._log.info("STUN server listening on {address}", address=self._address)

@@ -13,7 +13,11 @@ from derp.environment_flags import VARIABLES
 from derp.flags import FLAGS
 from derp.goflag import Flag
 
-_FLAG_MODULES: Final = {"derper": "derp.flags", "derpprobe": "derp.probe_flags"}
+_FLAG_MODULES: Final = {
+    "derper": "derp.flags",
+    "derpprobe": "derp.probe_flags",
+    "stunc": "derp.stunc_script",
+}
 
 
 def _program_flags() -> Iterator[tuple[str, tuple[Flag, ...]]]:

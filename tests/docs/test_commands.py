@@ -114,7 +114,7 @@ def _complaint(flags: tuple[Flag, ...], argv: list[str]) -> str:
     if argv and not argv[0].startswith("-"):
         return ""  # a verb, whose options its own tests know
     try:
-        parse_flags(flags, argv)
+        parse_flags(flags, argv, takes_words=flags is PROGRAM_FLAGS["stunc"])
     except FlagError as error:
         return str(error)
     return ""

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import DatagramProtocol
 
+from derp.net.stun_client import BindingFailed, binding
 from derp.services import RelayService
 from tests.integration.relay_case import HOST, RelayTestCase, reactor
 from tests.integration.waiting import in_time
@@ -123,3 +124,22 @@ class STUNVectorTests(RelayTestCase):
         self.assertEqual(response[at], (recorded ^ MAGIC).to_bytes(2, "big"))
         response[at] = (port ^ MAGIC).to_bytes(2, "big")
         return bytes(response)
+
+
+class GenericTests(RelayTestCase):
+    """``--stun-generic``."""
+
+    async def test_answered(self) -> None:
+        """Any client of RFC 8489 is, and is counted; without the flag none is."""
+        for on in (True, False):
+            service: RelayService = self.start_relay(self.config(stun_generic=on))
+            port = self.port_of(service, "--stun-port")
+            asking = binding(reactor, HOST, port, generic=True, timeout=20.0 if on else 0.1)
+            if on:
+                self.assertEqual(str((await asking).mapped.ip), HOST)
+            else:
+                await self.assertFailure(Deferred.fromCoroutine(asking), BindingFailed)
+            await binding(reactor, HOST, port, timeout=20.0)
+            self.assertEqual(service.stun_stats.generic_success, int(on))
+            self.assertEqual(service.stun_stats.not_stun, int(not on))
+            self.assertEqual(service.stun_stats.success, 1)

@@ -84,6 +84,7 @@ class ReceiveTests(BatchTestCase):
             self.assertEqual(family, socket.AF_INET)
             self.assertEqual(int.from_bytes(port, "big"), port_of(client))
             self.assertEqual(socket.inet_ntoa(ip), "127.0.0.1")
+            self.assertEqual(batch.peer(slot), client.getsockname())
 
     def test_ipv6_senders(self) -> None:
         """On an IPv6 socket a peer slot is a sockaddr_in6; IPv4 peers are mapped."""
@@ -95,6 +96,10 @@ class ReceiveTests(BatchTestCase):
         self.assertEqual(
             [socket.inet_ntop(socket.AF_INET6, ip) for ip in ips], ["::1", "::ffff:127.0.0.1"]
         )
+        batch.peers[4:8] = b"\0\1\2\3"
+        batch.peers[24:28] = (7).to_bytes(4, sys.byteorder)
+        port = int.from_bytes(batch.peers[2:4], "big")
+        self.assertEqual(batch.peer(0), ("::1", port, 0x10203, 7))
 
     test_ipv6_senders.skip = NO_IPV6 or None  # type: ignore[attr-defined]
 

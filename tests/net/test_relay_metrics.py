@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry
 from twisted.trial.unittest import SynchronousTestCase
 
 from derp.core.stats import DropReason, PacketKind
+from derp.core.stun_stats import STUNStats
 from derp.errors import ConfigError
 from derp.net.metric_sources import Sources
 from derp.net.relay_metrics import RelayMetrics
@@ -61,6 +62,17 @@ class RelayMetricsTests(SynchronousTestCase):
                 self.sources.relay.stats.drop(reason, kind, 10 + reason, NOBODY, NOBODY)
                 self.assertEqual(self.value("derp_packets_dropped_total", **labels), 1)
                 self.assertEqual(self.value("derp_dropped_bytes_total", **labels), 10 + reason)
+
+    def test_generic_stun(self) -> None:
+        """Every outcome is there from the start, and finds its own counter."""
+        outcomes = [name for name in STUNStats.__slots__ if name.startswith("generic_")]
+        self.assertEqual(len(outcomes), 5)
+        for count, outcome in enumerate(outcomes, 1):
+            labels = {"disposition": outcome.removeprefix("generic_")}
+            name = "derp_stun_generic_requests_total"
+            self.assertEqual(self.value(name, **labels), 0)
+            setattr(self.sources.stun, outcome, count)
+            self.assertEqual(self.value(name, **labels), count)
 
     def test_other_parts(self) -> None:
         """Counters of the listener, of bootstrap DNS and of WebSockets are read, too."""
