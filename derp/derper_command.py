@@ -1,5 +1,5 @@
 """
-The ``derper`` command: the relay, unless the first word says ``health``.
+The ``derper`` command: the relay, unless the first word says ``doctor`` or ``health``.
 
 A first word without a dash is nothing that Go's flags would accept, so that no command line of
 derper's is taken for something else. What is not asked for is not imported: a health check is
@@ -24,6 +24,10 @@ def run(argv: list[str]) -> int:
         from derp.health_script import run as check_health
 
         return check_health(argv[1:])
+    if verb == "doctor":
+        from derp.doctor_script import run as examine
+
+        return examine(argv[1:])
     from derp.derper_script import run as relay
 
     return relay(argv)

@@ -68,7 +68,7 @@ def load_server_key(path: str, first_files: FirstFiles) -> bytes:
             f"-c {path}: cannot read the key file ({error.strerror}); "
             "make it readable for the user the relay runs as"
         ) from None
-    return _parse(path, content)
+    return parse_key_file(path, content)
 
 
 def format_key_file(private: bytes) -> bytes:
@@ -104,7 +104,14 @@ def _cannot_make(path: str, problem: str | None) -> ConfigError:
     )
 
 
-def _parse(path: str, content: bytes) -> bytes:
+def parse_key_file(path: str, content: bytes) -> bytes:
+    """
+    Read the content of a key file.
+
+    :param path: for errors.
+    :returns: 32 raw bytes, never the zero key.
+    :raises ConfigError: if there is no usable key in it.
+    """
     if len(content) > _MAX_FILE_LEN:
         raise ConfigError(f"-c {path}: too long for a key file; name the right file")
     try:

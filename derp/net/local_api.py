@@ -108,6 +108,14 @@ class LocalAPI:
         """
         return self._within_time(self._self_key())
 
+    def status(self) -> Deferred[dict[str, Any]]:
+        """
+        Ask how this tailscaled is: ``Version``, ``BackendState``, ``Self`` and more.
+
+        :return: fails with :exc:`NoAnswer` or :exc:`BrokenAnswer`.
+        """
+        return self._within_time(self._status_in_time())
+
     def derp_map(self) -> Deferred[bytes]:
         """
         Ask for the DERP map of the tailnet.
@@ -168,11 +176,7 @@ class LocalAPI:
         raise BrokenAnswer(f"{head.status_line}: {shortened(text)}")
 
     async def _self_key(self) -> str:
-        try:
-            status = await self._status()
-        except CancelledError:
-            raise NoAnswer(f"no answer within {TIMEOUT_S:g} s") from None
-        own = status.get("Self")
+        own = (await self._status_in_time()).get("Self")
         key = own.get("PublicKey") if isinstance(own, dict) else None
         if not isinstance(key, str):
             raise BrokenAnswer("its status names no key of its own")
@@ -189,6 +193,12 @@ class LocalAPI:
         if len(body) == MAX_ANSWER:
             raise BrokenAnswer(f"the answer is longer than {MAX_ANSWER >> 20} MiB")
         return body
+
+    async def _status_in_time(self) -> dict[str, Any]:
+        try:
+            return await self._status()
+        except CancelledError:
+            raise NoAnswer(f"no answer within {TIMEOUT_S:g} s") from None
 
     async def _status(self) -> dict[str, Any]:
         head = await self._get("status?peers=false")
