@@ -8,7 +8,6 @@ here; one that leads nowhere is a warning, and warnings are errors.
 
 from __future__ import annotations
 
-import posixpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +36,12 @@ html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}
 
 OUTSIDE = {
-    "../README.rst": "index",
-    "../CHANGELOG.rst": "changelog",
-    "../CONTRIBUTING.rst": "contributing",
-    "../bench/README.rst": "benchmarks",
+    "README.rst": "start",
+    "README.zh.rst": "start-zh",
+    "CHANGELOG.rst": "changelog",
+    "CONTRIBUTING.rst": "contributing",
+    "SECURITY.md": "security",
+    "bench/README.rst": "benchmarks",
 }
 """Files beside ``docs/`` that pages link to, and the pages that show them."""
 
@@ -54,17 +55,15 @@ class FileLinks(SphinxTransform):
 
     def apply(self, **kwargs: Any) -> None:
         for link in list(self.document.findall(nodes.reference)):
-            path, _, anchor = link.get("refuri", "").partition("#")
-            if "://" in path or not path.endswith(".rst"):
-                continue
-            link.replace_self(self._page_link(link, path, anchor))
+            path = link.get("refuri", "")
+            if "://" not in path and path.endswith((".rst", ".md")):
+                link.replace_self(self._page_link(link, path))
 
-    def _page_link(self, link: nodes.reference, path: str, anchor: str) -> nodes.Node:
+    def _page_link(self, link: nodes.reference, path: str) -> nodes.Node:
         docname = self.env.docname
-        path = path.removeprefix("docs/")  # of a file outside that is included here
-        target = OUTSIDE.get(path) or posixpath.normpath(
-            posixpath.join(posixpath.dirname(docname), path.removesuffix(".rst"))
-        )
+        # Links in a file that is included here are relative to the checkout.
+        path = path.removeprefix("../").removeprefix("docs/")
+        target = OUTSIDE.get(path) or path.removesuffix(".rst")
         if target in COMING and not (Path(__file__).parent / f"{target}.rst").exists():
             return nodes.inline("", link.astext())
         page = addnodes.pending_xref(

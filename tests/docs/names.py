@@ -15,9 +15,13 @@ from derp.goflag import Flag
 
 _FLAG_MODULES: Final = {
     "derper": "derp.flags",
+    "derper doctor": "derp.doctor_flags",
     "derpprobe": "derp.probe_flags",
     "stunc": "derp.stunc_script",
 }
+
+TAKE_WORDS: Final = frozenset({"derper doctor", "stunc"})
+"""Programs that take words behind their flags."""
 
 
 def _program_flags() -> Iterator[tuple[str, tuple[Flag, ...]]]:
