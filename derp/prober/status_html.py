@@ -53,8 +53,8 @@ _PAGE: Final = """\
 <div class="verdict" role="status" aria-live="polite">
 <span class="beacon" aria-hidden="true"></span>
 <div><h1 id="headline">{headline}</h1><p id="subline" class="muted">{subline}</p>
-<p id="map-line" class="map-line" hidden><b></b> <time class="age" data-words="read " data-after=" ago"></time>\
-</p></div>
+<p id="map-line" class="map-line" hidden><b></b>
+<time class="age" data-words="read " data-after=" ago"></time></p></div>
 </div>
 <nav class="tools" aria-label="Page">
 <span id="live" class="live" data-live="off" title="Whether this page is live"><i></i><b></b></span>
