@@ -1,8 +1,10 @@
 """
-The first packet between two fresh clients.
+The first packet between two fresh clients: eight random bytes.
 
-Relays of a mesh tell each other of new clients only after their login was answered; a relay
-that does not know the destination yet says so (PeerGone), and is asked again for a while.
+Relays of a mesh tell each other of new clients only after their login was answered, and what
+comes too early they drop in silence. So if the packet does not arrive soon, others follow that
+look like disco: their loss a relay admits (PeerGone, not here), up to three at once and one a
+second from then on. Either one of them arrives, or we know where the way ends.
 """
 
 from __future__ import annotations
@@ -16,14 +18,14 @@ from derp.core.client_session import ClientEvent
 from derp.prober.check import ProbeFailed
 from derp.prober.pair import Pair
 from derp.prober.targets import Targets
-from derp.wire.frames import PeerGoneReason
+from derp.wire.disco import DISCO_MAGIC, DISCO_MIN_LEN
 from derp.wire.keys import short_key
 from derp.wire.messages import PeerGone, ReceivedPacket
 
 PACKET_LEN: Final = 8
+AGAIN_S: Final = 0.5
 UNKNOWN_S: Final = 3.0
 """How long a relay may not know the destination before that counts as its answer."""
-_AGAIN_S: Final = 0.25
 
 
 async def send_first_packet(targets: Targets, pair: Pair) -> float:
@@ -46,28 +48,37 @@ class _Sending:
     def __init__(self, targets: Targets, pair: Pair) -> None:
         self._reactor = targets.reactor
         self._pair = pair
-        self._packet = token_bytes(PACKET_LEN)
+        self._sent_at: dict[bytes, float] = {}
         self._again: IDelayedCall | None = None
         self._arrived = pair.wait()
-        self._began = self._sent_at = self._reactor.seconds()
+        self._began = self._reactor.seconds()
         pair.heard_by_destination = self._delivered
         pair.heard_by_source = self._answered
 
     async def arrives(self) -> float:
         """Send it; give the seconds it took."""
-        self._pair.stage = f"the packet that was sent {self._pair.way}"
-        self._send()
+        self._send(token_bytes(PACKET_LEN))
         taken: float = await self._arrived
         return taken
 
     def stop(self) -> None:
+        """Send no more; what arrives after this is nobody's."""
         if self._again is not None and self._again.active():
             self._again.cancel()
+        self._pair.stale.update(self._sent_at)
 
-    def _send(self) -> None:
-        self._sent_at = self._reactor.seconds()
-        if not self._pair.send(self._packet):
+    def _send(self, packet: bytes) -> None:
+        self._sent_at[packet] = self._reactor.seconds()
+        times = f" ({len(self._sent_at)} times)" if self._again is not None else ""
+        self._pair.stage = f"the packet that was sent {self._pair.way}{times}"
+        if not self._pair.send(packet):
             self._fail(f"{self._pair.source.name} takes no packet")
+            return
+        self._again = self._reactor.callLater(AGAIN_S, self._ask)
+
+    def _ask(self) -> None:
+        """Send what does not get lost in silence."""
+        self._send(DISCO_MAGIC + token_bytes(DISCO_MIN_LEN))
 
     def _delivered(self, message: ClientEvent) -> None:
         if not isinstance(message, ReceivedPacket) or self._arrived.called:
@@ -77,25 +88,22 @@ class _Sending:
                 f"a packet from {short_key(message.source)} came {self._pair.way}, which that"
                 " client did not send to us: the relay mixes up its clients"
             )
-        elif message.packet != self._packet:
+        elif message.packet not in self._sent_at:
             self._fail(
                 f"the packet that was sent {self._pair.way} came changed:"
                 f" {message.packet[:16].hex()}… ({len(message.packet)} bytes) instead of"
-                f" {self._packet.hex()}"
+                f" {next(iter(self._sent_at)).hex()}"
             )
         else:
-            self._arrived.callback(self._reactor.seconds() - self._sent_at)
+            self._arrived.callback(self._reactor.seconds() - self._sent_at[message.packet])
 
     def _answered(self, message: ClientEvent) -> None:
         """The source's relay knows no such client, perhaps not yet."""
         if not isinstance(message, PeerGone) or message.key != self._pair.destination.public_key:
             return
-        if message.reason != PeerGoneReason.NOT_HERE or self._arrived.called:
-            return
-        if not self._pair.meshed or self._reactor.seconds() - self._began >= UNKNOWN_S:
+        waited = self._reactor.seconds() - self._began
+        if not self._pair.meshed or waited >= UNKNOWN_S:
             self._fail(self._unknown())
-        elif self._again is None or not self._again.active():
-            self._again = self._reactor.callLater(_AGAIN_S, self._send)
 
     def _unknown(self) -> str:
         source, destination = self._pair.source.name, self._pair.destination.name

@@ -25,6 +25,7 @@ from derp.prober.check import ProbeFailed
 from derp.prober.node_client import NodeClient, cure_for
 from derp.prober.targets import Targets, find_node
 from derp.wire.keys import short_key
+from derp.wire.messages import ReceivedPacket
 
 GOSSIP_S: Final = 0.1
 """How long a mesh is given to tell of a new client before a packet is sent to it."""
@@ -37,6 +38,7 @@ class Pair:
     :ivar stage: what is waited for once both have logged in.
     :ivar heard_by_source: called with what comes to the source, ServerInfo left out.
     :ivar heard_by_destination: the same for the destination.
+    :ivar stale: packets that are left out there too, as they come too late.
     """
 
     def __init__(self, targets: Targets, source: str, destination: str, is_prober: bool) -> None:
@@ -44,6 +46,7 @@ class Pair:
         self.stage = ""
         self.heard_by_source: Callable[[ClientEvent], object] = _ignore
         self.heard_by_destination: Callable[[ClientEvent], object] = _ignore
+        self.stale: set[bytes] = set()
         self._reactor = targets.reactor
         self._began = targets.reactor.seconds()
         self._waiting: Deferred[Any] | None = None
@@ -57,7 +60,7 @@ class Pair:
         self.destination = NodeClient(
             targets,
             find_node(targets, destination),
-            lambda message: self.heard_by_destination(message),
+            self._destination_heard,
             is_prober=is_prober,
         )
         self._logging_in: list[NodeClient] = []
@@ -118,6 +121,10 @@ class Pair:
         stages = {f"{client.name}{client.place}: {client.stage}" for client in self._logging_in}
         cures = {cure_for(client.stage) for client in self._logging_in}
         return f"{after} {' and '.join(sorted(stages))}: {' '.join(sorted(cures))}"
+
+    def _destination_heard(self, message: ClientEvent) -> None:
+        if not isinstance(message, ReceivedPacket) or message.packet not in self.stale:
+            self.heard_by_destination(message)
 
     async def _log_in(self, client: NodeClient) -> None:
         await client.log_in()

@@ -14,6 +14,7 @@ from derp.prober.first_packet import PACKET_LEN
 from derp.prober.mesh_check import mesh_check
 from derp.prober.queue_delay_check import queue_delay_check
 from derp.wire.derp_map import DERPMap, Node, Region
+from derp.wire.disco import looks_like_disco
 from derp.wire.frames import FrameType, PeerGoneReason, encode_frame, encode_recv_packet
 from derp.wire.node_json import pin_of
 from tests.integration.relay_case import HOST, MESH_KEY, reactor
@@ -108,14 +109,14 @@ class MeshTests(PairCase):
 
     async def test_gossip(self) -> None:
         """A relay that has not heard of the destination yet is asked again."""
-        self.patch(first_packet, "_AGAIN_S", 0.02)
+        self.patch(first_packet, "AGAIN_S", 0.02)
         self.room.unknown_for = 3
         await self.passes(self.check())
         self.assertEqual(self.room.packets, 4)
 
     async def test_not_meshed(self) -> None:
         """One that does not hear of it at all is not meshed, and that is said."""
-        self.patch(first_packet, "_AGAIN_S", 0.02)
+        self.patch(first_packet, "AGAIN_S", 0.02)
         self.patch(first_packet, "UNKNOWN_S", 0.1)
         self.room.unknown_for = 1000
         text = await self.fails(self.check())
@@ -125,10 +126,30 @@ class MeshTests(PairCase):
 
     async def test_unknown_on_one_node(self) -> None:
         """On a single node there is no gossip to wait for."""
-        self.room.unknown_for = 1
+        self.patch(first_packet, "AGAIN_S", 0.02)
+        self.room.unknown_for = 1000
         text = await self.fails(self.check(self.one, self.one))
         self.assertIn("says it has no such client, though both of ours are logged in", text)
-        self.assertEqual(self.room.packets, 1)
+        self.assertLess(self.room.packets, 5)
+
+    async def test_too_late(self) -> None:
+        """A packet that comes when others were sent is as good, and disturbs nothing after."""
+        self.patch(first_packet, "AGAIN_S", 0.02)
+        packets: list[bytes] = []
+
+        def later(source: bytes, packet: bytes) -> bytes:
+            packets.append(packet)
+            if len(packets) < 5:
+                return b""
+            return b"".join(faithfully(source, each) for each in packets)
+
+        self.room.deliver = later
+        check = bandwidth_check(self.targets(bandwidth_size=1), self.region, self.one, self.two)
+        await self.passes(check)
+        first, *others, payload = packets
+        self.assertEqual((len(first), len(payload)), (8, 1))
+        for other in others:
+            self.assertTrue(looks_like_disco(other))
 
     async def test_other_messages(self) -> None:
         """Whatever else a relay tells is ignored; so is who else is gone."""
