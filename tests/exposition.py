@@ -39,7 +39,7 @@ class Exposition:
                 parsed.samples[name, tuple(_LABEL.findall(labels or ""))] = float(value)
         return parsed
 
-    def value(self, name: str, **labels: str) -> float:
+    def value(self, name: str, /, **labels: str) -> float:
         """One sample's value."""
         return self.samples[name, tuple(labels.items())]
 

@@ -61,7 +61,7 @@ def derper_variables(sources: Sources) -> dict[str, Variable]:
         "gauge_derper_tls_active_version": LabelMap("version", sources.tls_requests.active),
         "stun": _stun_set(sources),
         "version": Computed(sources.version),
-        **_process_variables(sources),
+        **process_variables(sources.uptime, sources.start_unix_time),
         **_bootstrap_dns_variables(sources),
     }
     if sources.tls:
@@ -166,12 +166,13 @@ def _bootstrap_dns_variables(sources: Sources) -> dict[str, Variable]:
     }
 
 
-def _process_variables(sources: Sources) -> dict[str, Variable]:
+def process_variables(uptime: int, start_unix_time: int) -> dict[str, Variable]:
+    """What every one of tailscale's programs says of its process."""
     variables: dict[str, Variable] = {
-        "counter_uptime_sec": Computed(sources.uptime),
+        "counter_uptime_sec": Computed(uptime),
         "gauge_goroutines": Computed(threading.active_count()),
         "memstats": MemoryStats(heap_bytes(), resident_bytes(), collections()),
-        "process_start_unix_time": Computed(sources.start_unix_time),
+        "process_start_unix_time": Computed(start_unix_time),
     }
     booted = boot_time()
     if booted is not None:

@@ -23,7 +23,7 @@ PROC: Final = Path("/proc")
 UNLIMITED: Final = 2.0**64 - 1
 """What stands for "no limit" in ``process_virtual_memory_max_bytes``."""
 
-_SECRET_FLAGS: Final = frozenset({"acme-eab-key"})
+_SECRET_FLAGS: Final = frozenset({"acme-eab-key", "alert-url"})
 _HIDDEN: Final = "<hidden>"
 _IN_URL: Final = re.compile(r"//[^/@\s]+@")
 """User and password of a URL."""

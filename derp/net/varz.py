@@ -115,6 +115,11 @@ def _lines(parent: str, key: str, value: object) -> Iterator[str]:
             yield _skipping(name, value)
 
 
+def version_sample(version: str, program: str) -> str:
+    """The line that says what runs here; without its end."""
+    return _sample("version", {"version": version, "binary": program}, 1)
+
+
 def _skipping(name: Name, value: object) -> str:
     kind = type(value).__name__
     return f'# skipping expvar "{name.full}" (Python type {kind}) with undeclared Prometheus type'
@@ -127,10 +132,10 @@ def _computed(name: Name, value: object) -> Iterator[str]:
     elif name.type:
         yield f"# skipping expvar func {name.full!r} returning a {type(value).__name__}"
     elif isinstance(value, str) and name.full.endswith("version"):
-        labels = {"version": value}
         if name.full == "version":
-            labels["binary"] = PROGRAM
-        yield _sample(name.full, labels, 1)
+            yield version_sample(value, PROGRAM)
+        else:
+            yield _sample(name.full, {"version": value}, 1)
     else:
         yield _skipping(name, value)
 

@@ -115,8 +115,9 @@ class Run:
         elif failure.check(CancelledError):
             self._end(self._too_late() if expired else _CALLED_OFF)
         else:
-            log.debug("{traceback}", traceback=failure.getTraceback())
             error = failure.value
+            if not isinstance(error, DERPError | OSError):  # ours to mend, most likely
+                log.error("{traceback}", traceback=failure.getTraceback())
             self._end(describe(error) if error is not None else "it failed")
 
     def _was_enough(self) -> bool:
