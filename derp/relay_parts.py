@@ -25,7 +25,7 @@ from derp.core.source_limit import SourceLimit
 from derp.core.stun_stats import STUNStats
 from derp.errors import ConfigError
 from derp.net.admission_service import AdmissionService
-from derp.net.drop_log import DropLog
+from derp.net.drop_log import drop_listener
 from derp.net.entrance import Entrance
 from derp.net.first_files import FirstFiles
 from derp.net.frame_log import protocol_class
@@ -127,10 +127,7 @@ class RelayParts(MultiService):
             generate_private() if config.dev else load_server_key(config.key_file, self.first_files)
         )
         relay = Relay(RelayIdentity(private, config.mesh_key), outbox_depth=knobs.send_queue_depth)
-        if knobs.verbose_drops:
-            relay.stats.drop_listener = DropLog(
-                knobs.verbose_drops, reactor.seconds, unlimited=knobs.log_rate_all
-            )
+        relay.stats.drop_listener = drop_listener(knobs, reactor.seconds)
         return relay
 
     def _make_server(self, reactor: Any) -> RelayServer:

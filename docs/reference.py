@@ -117,7 +117,7 @@ KNOBS: Final[dict[str, str]] = {
     environment.QUEUE_DEPTH: "Packets that wait for each slow client, in each of two lanes. (32)",
     environment.VERBOSE_DROPS: "Node keys (64 hex digits, comma-separated) whose lost packets "
     "are logged.",
-    environment.DEBUG_LOGS: "``true`` logs every frame of every client.",
+    environment.DEBUG_LOGS: "``true`` logs every frame of every client, and every lost packet.",
     environment.PROBER_DEBUG_LOGS: "``true`` logs every frame of clients that are probers.",
     environment.DISABLE_RTT_STATS: "``true`` does not sample clients' round-trip times.",
     environment.ALLOW_DEBUG_IP: "One more address that may see ``/debug/``.",

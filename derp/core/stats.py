@@ -35,6 +35,10 @@ class PacketKind(IntEnum):
     OTHER = 1
 
 
+DropListener = Callable[[DropReason, PacketKind, bytes, bytes], None]
+"""Takes reason, kind, source and destination of a lost packet."""
+
+
 class Histogram:
     """
     Counts of observations at or below fixed bounds, as Prometheus histograms want them.
@@ -98,8 +102,8 @@ class Stats:
         self.logins_refused = 0
         self.protocol_errors = 0
         self.login_timeouts = 0
-        self.drop_listener: Callable[[DropReason, bytes, bytes], None] | None = None
-        """Told of each drop with source and destination (``TS_DEBUG_VERBOSE_DROPS``)."""
+        self.drop_listener: DropListener | None = None
+        """Told of each drop, for the log (:mod:`derp.net.drop_log`)."""
         self._queue_average_ms = 0.0
         self._queue_average_at = 0
         self.buffered_write_frames = Histogram(
@@ -117,7 +121,7 @@ class Stats:
         self.packets_dropped[kind][reason] += 1
         self.bytes_dropped[kind][reason] += size
         if self.drop_listener is not None:
-            self.drop_listener(reason, source, destination)
+            self.drop_listener(reason, kind, source, destination)
 
     def note_queued_for(self, seconds: float, *, sent: bool = True) -> None:
         """

@@ -1,4 +1,11 @@
-"""Log lines for the drops of chosen destinations (``TS_DEBUG_VERBOSE_DROPS``)."""
+"""
+Log lines for lost packets.
+
+==========================  ==========================================================
+``TS_DEBUG_VERBOSE_DROPS``  those to chosen destinations, at a bounded rate
+``DERP_DEBUG_LOGS``         every one
+==========================  ==========================================================
+"""
 
 from __future__ import annotations
 
@@ -7,11 +14,13 @@ from typing import TYPE_CHECKING
 
 from twisted.logger import Logger
 
-from derp.wire.keys import short_key
+from derp.core.stats import DropListener, PacketKind
+from derp.wire.keys import format_node_public, short_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from derp.config import DebugKnobs
     from derp.core.stats import DropReason
 
 log = Logger(namespace="derp")
@@ -22,6 +31,37 @@ REFILL_S = 30.0
 """Seconds until one more may be."""
 TRACKED = 100
 """Distinct lines whose rate is known; the least recently logged is forgotten first."""
+
+
+def drop_listener(knobs: DebugKnobs, seconds: Callable[[], float]) -> DropListener | None:
+    """
+    Make what logs drops as the environment wants it; ``None`` if it does not.
+
+    :param seconds: the clock.
+    """
+    listeners: list[DropListener] = []
+    if knobs.verbose_drops:
+        listeners.append(DropLog(knobs.verbose_drops, seconds, unlimited=knobs.log_rate_all))
+    if knobs.debug_logs:
+        listeners.append(log_drop)
+    if len(listeners) < 2:
+        return listeners[0] if listeners else None
+
+    def tell_all(reason: DropReason, kind: PacketKind, source: bytes, destination: bytes) -> None:
+        for listener in listeners:
+            listener(reason, kind, source, destination)
+
+    return tell_all
+
+
+def log_drop(reason: DropReason, kind: PacketKind, source: bytes, destination: bytes) -> None:
+    """Log one drop in derper's words; see :attr:`derp.core.stats.Stats.drop_listener`."""
+    log.info(
+        "dropping packet reason={reason} dst={destination} disco={disco}",
+        reason=reason.name.lower(),
+        destination=format_node_public(destination),
+        disco="true" if kind is PacketKind.DISCO else "false",
+    )
 
 
 class DropLog:
@@ -41,7 +81,9 @@ class DropLog:
         self._unlimited = unlimited
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def __call__(self, reason: DropReason, source: bytes, destination: bytes) -> None:
+    def __call__(
+        self, reason: DropReason, kind: PacketKind, source: bytes, destination: bytes
+    ) -> None:
         """See :attr:`derp.core.stats.Stats.drop_listener`."""
         if destination not in self._keys:
             return

@@ -231,7 +231,7 @@ class BlockedTests(ConnectionCase):
 
     def test_dropped_packets(self) -> None:
         """The oldest goes, counted by kind with its size; its source is known."""
-        told: list[tuple[DropReason, bytes, bytes]] = []
+        told: list[tuple[DropReason, PacketKind, bytes, bytes]] = []
         self.stats.drop_listener = lambda *what: told.append(what)
         self.conn = self.make(depth=1)
         self.conn.block()
@@ -244,7 +244,8 @@ class BlockedTests(ConnectionCase):
         self.assertEqual(self.stats.bytes_dropped[PacketKind.OTHER][reason], 4)
         self.assertEqual(self.stats.packets_dropped[PacketKind.DISCO][reason], 1)
         self.assertEqual(self.stats.bytes_dropped[PacketKind.DISCO][reason], 70)
-        self.assertEqual(told, [(reason, SOURCE, self.conn.key)] * 2)
+        kinds = (PacketKind.OTHER, PacketKind.DISCO)
+        self.assertEqual(told, [(reason, kind, SOURCE, self.conn.key) for kind in kinds])
 
     def test_queue_average(self) -> None:
         """Waits enter the average in milliseconds with 0.1, also those of the dropped."""

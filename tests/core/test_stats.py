@@ -85,12 +85,12 @@ class DropTests(SynchronousTestCase):
         self.assertIsNot(stats.packets_dropped[0], stats.packets_dropped[1])
 
     def test_listener(self) -> None:
-        """Whoever listens is told why, from whom and to whom."""
+        """Whoever listens is told why, what, from whom and to whom."""
         stats = Stats()
-        told: list[tuple[DropReason, bytes, bytes]] = []
+        told: list[tuple[DropReason, PacketKind, bytes, bytes]] = []
         stats.drop_listener = lambda *what: told.append(what)
         stats.drop(DropReason.UNKNOWN_DEST, PacketKind.OTHER, 1, b"from", b"to")
-        self.assertEqual(told, [(DropReason.UNKNOWN_DEST, b"from", b"to")])
+        self.assertEqual(told, [(DropReason.UNKNOWN_DEST, PacketKind.OTHER, b"from", b"to")])
 
 
 class QueueAverageTests(SynchronousTestCase):
