@@ -24,6 +24,7 @@ from twisted.internet.task import Clock  # noqa: E402
 from derp import environment  # noqa: E402
 from derp.core.limits import Limits  # noqa: E402
 from derp.core.relay import Relay, RelayIdentity  # noqa: E402
+from derp.doctor_flags import FLAGS as DOCTOR_FLAGS  # noqa: E402
 from derp.durations import format_duration  # noqa: E402
 from derp.environment_flags import (  # noqa: E402
     DOMAIN_DEFAULTS,
@@ -41,6 +42,8 @@ from derp.net.relay_limits import RelayLimits  # noqa: E402
 from derp.net.trusted_proxies import ProxyStats  # noqa: E402
 from derp.net.varz import varz  # noqa: E402
 from derp.net.volume_quota import VolumeQuota  # noqa: E402
+from derp.probe_flags import GROUPS as PROBE_GROUPS  # noqa: E402
+from derp.stunc_script import FLAGS as STUNC_FLAGS  # noqa: E402
 
 _NOTE: Final = ".. Written by docs/reference.py from the code: change it there.\n\n"
 
@@ -136,6 +139,7 @@ def pages() -> dict[str, str]:
         "flags.rst": _NOTE + _flags(),
         "environment.rst": _NOTE + _environment(),
         "metrics.rst": _NOTE + _metrics(),
+        "tools.rst": _NOTE + _tools(),
     }
 
 
@@ -205,6 +209,23 @@ def _value(value: Any, kind: Kind) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return format_duration(value) if kind is Kind.DURATION else str(value)
+
+
+def _tools() -> str:
+    doctor = (("derper doctor", DOCTOR_FLAGS),)
+    parts = [
+        _title("Flags of the tools"),
+        "Written as those of the relay. What they are good for: `derpprobe <derpprobe.rst>`_,\n"
+        "`derper doctor <doctor.rst>`_, `stunc <stun.rst>`_.\n",
+    ]
+    for title, flags in (
+        *((f"derpprobe: {title}", flags) for title, flags in PROBE_GROUPS),
+        *doctor,
+        ("stunc", STUNC_FLAGS),
+    ):
+        parts.append(_title(title, "-"))
+        parts += [_flag(flag) for flag in flags]
+    return "\n".join(parts)
 
 
 # -- environment ---------------------------------------------------------------------------
