@@ -30,11 +30,15 @@ class DerperTests(SynchronousTestCase):
         self.place = tempfile.mkdtemp(dir=Path.cwd())
         self.line = ["-stun=false", "-c", str(Path(self.place) / "derper.key")]
 
-    def start(self, *argv: str, **environ: str) -> subprocess.Popen[str]:
-        """A child, without the variables of whoever runs the tests."""
+    def start(self, *argv: str, code: str = "", **environ: str) -> subprocess.Popen[str]:
+        """
+        A child, without the variables of whoever runs the tests.
+
+        :param code: run instead of the script.
+        """
         own = {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "HOME": self.place}
         child = subprocess.Popen(
-            [sys.executable, "-m", "derp.derper_script", *argv],
+            [sys.executable, *(["-c", code] if code else ["-m", "derp.derper_command"]), *argv],
             cwd=self.place,
             env={"PATH": os.environ["PATH"]} | own | environ,
             stdout=subprocess.PIPE,
@@ -72,6 +76,26 @@ class DerperTests(SynchronousTestCase):
         code, stdout, _ = self.ended(child)
         self.assertEqual((code, stdout), (0, ""))
         self.assertEqual(os.listdir(self.place), ["derper.key"])
+
+    def test_ended_while_loading(self) -> None:
+        """A signal that comes while Python still imports ends it at once, and well."""
+        loading = (
+            "import sys, time, derp.derper_command as command\n"
+            "class Slow:\n"
+            "    def find_spec(self, name, path, target=None):\n"
+            "        if name == 'derp.derper_script':\n"
+            "            print('loading', flush=True)\n"
+            "            time.sleep(60)\n"
+            "sys.meta_path.insert(0, Slow())\n"
+            "command.main()"
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            child = self.start(*self.line, code=loading)
+            assert child.stdout is not None
+            self.assertEqual(child.stdout.readline(), "loading\n")
+            child.send_signal(number)
+            self.assertEqual(self.ended(child), (0, "", ""))
+        self.assertEqual(os.listdir(self.place), [])
 
     def test_wrong_flag(self) -> None:
         """Usage and exit code 2."""
