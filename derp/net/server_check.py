@@ -20,7 +20,8 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
+from weakref import WeakMethod
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
@@ -203,7 +204,15 @@ class ServerCheck:
                 raise ConfigError(
                     f"CA file {ca_file}: cannot be read, or holds no PEM certificate"
                 ) from error
-        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._verify)
+        # A context that pointed back to us would keep its roots (a megabyte) until the garbage
+        # collector comes by.
+        weakly = WeakMethod(self._verify)
+
+        def verify(*asked: Any) -> bool:
+            judge = weakly()
+            return judge is not None and judge(*asked)
+
+        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verify)
         return context
 
     def _verify(

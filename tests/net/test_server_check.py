@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -178,6 +180,20 @@ class ChainTests(ServerCheckTestCase):
         """With checks turned off anything is taken."""
         check = self.check("whatever.example", insecure=True, cert_name="sha256-raw:00")
         self.accepts(check, ServerTLS(LONE))
+
+
+class LifeTests(ServerCheckTestCase):
+    """What is left of a check."""
+
+    def test_freed_at_once(self) -> None:
+        """Roots take a megabyte: they go with the check, without the garbage collector."""
+        check = self.check()
+        meet(check, ServerTLS(LEAF))
+        gone = weakref.ref(check)
+        gc.disable()
+        self.addCleanup(gc.enable)
+        del check
+        self.assertIsNone(gone())
 
 
 class TrustTests(ServerCheckTestCase):
