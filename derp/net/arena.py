@@ -19,6 +19,8 @@ from derp.wire.frames import HEADER_LEN, MAX_CLIENT_INFO
 
 RECV_SIZE = 64 << 10
 """Bytes taken from a socket per turn. More falls out of the cache and costs time."""
+SMALL_SIZE = 16 << 10
+"""The same for one that has far more to send, while others wait for their turn."""
 MAX_RECORD = 16 << 10
 """Longest plaintext of a TLS record: what OpenSSL may still hold from earlier reads."""
 MAX_HELD = HEADER_LEN + MAX_CLIENT_INFO
@@ -36,10 +38,19 @@ class Arena:
     def __init__(self) -> None:
         self.raw = bytearray(RECV_SIZE)
         self.raw_view = memoryview(self.raw)
+        self.quantum = RECV_SIZE
+        """Bytes that may be taken from a socket now."""
+        self.room = self.raw_view
+        """Where they go: the first :attr:`quantum` bytes of ``raw``."""
         self.plain = bytearray(MAX_HELD + RECV_SIZE + 2 * MAX_RECORD)
         self.plain_view = memoryview(self.plain)
         self.incoming = MemoryBIO()
         self.outgoing = MemoryBIO()
+
+    def allow(self, size: int) -> None:
+        """Set :attr:`quantum`."""
+        self.quantum = size
+        self.room = self.raw_view[:size]
 
     def assert_clean(self) -> None:
         """Check the rule: nothing of the last connection is left."""

@@ -10,6 +10,11 @@ connections wait *at the door*, an epoll of their own within the hub's, until th
 is done: a handshake step is as dear as two hundred packets, so only a few are made per turn,
 and however many newcomers wait, they take no slot of those who are in.
 
+A client that fills the whole receive buffer whenever it is read is *heavy*. While others have
+something to say, too, heavy ones get the turns in between, and now and then one in any case, one
+of them at a time and with a small piece: nobody waits for a flood for longer than 16 KiB of it
+take. Alone, or among themselves, they get all they can.
+
 Whatever a member's code raises ends that member and nothing else.
 """
 
@@ -23,7 +28,7 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from derp.net.arena import Arena
+from derp.net.arena import RECV_SIZE, SMALL_SIZE, Arena
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorFDSet, IReactorTime
@@ -46,8 +51,17 @@ held up by this much, or by :data:`MAX_LINGER_S` when packets keep coming withou
 MAX_LINGER_S = 0.002
 MAX_LINGER_TURNS = 64
 
+MAX_PASSED_OVER = 4
+"""Turns that others may have before a heavy client gets a piece all the same."""
+ALONE_TURNS = 16
+"""Turns without anybody else after which heavy clients are among themselves."""
+
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
+
+
+Ready = list[tuple[int, int]]
+"""Descriptors and what they are ready for, as epoll tells it."""
 
 
 class HubMember(Protocol):
@@ -101,6 +115,10 @@ class Hub:
         self._epoll.register(self._door.fileno(), READ)
         self._at_door: set[int] = set()
         self._members: dict[int, HubMember] = {}
+        self._heavy: dict[int, None] = {}
+        """Who had more to send than one read takes; who waits longest is first."""
+        self._passed_over = 0
+        self._alone = 0
         self._dirty: list[HubMember] = []
         self._ending: list[HubMember] = []
         self._calls: list[tuple[HubMember, Callable[[], None]]] = []
@@ -146,12 +164,17 @@ class Hub:
             return
         (self._door if fd in self._at_door else self._epoll).unregister(fd)
         self._at_door.discard(fd)
+        self._heavy.pop(fd, None)
         if not self._members and self._reading:
             self._reading = False
             self.reactor.removeReader(self)
 
     def __len__(self) -> int:
         return len(self._members)
+
+    def note_heavy(self, fd: int) -> None:
+        """A socket gave as much as it was asked for: it has more."""
+        self._heavy[fd] = None
 
     # -- what members ask for --------------------------------------------------------------
 
@@ -222,10 +245,13 @@ class Hub:
                 break
         return now
 
-    def _serve_turn(self, ready: list[tuple[int, int]]) -> float:
+    def _serve_turn(self, ready: Ready) -> float:
         """One turn: read and relay, then send; returns when it began. **HOT**"""
         now = self.timed.now = self.reactor.seconds()
         members = self._members
+        heavy: Ready = []
+        if self._heavy:
+            ready, heavy = self._ration(ready)
         for fd, events in ready:
             member = members.get(fd)
             if member is None:
@@ -235,12 +261,43 @@ class Hub:
             except Exception:
                 self.give_up(member)
         if self._at_door:
-            self._serve_door(self._door.poll(0, MAX_HANDSHAKES))
+            self._serve(self._door.poll(0, MAX_HANDSHAKES))
         self._finish_turn()
+        if heavy:
+            self.arena.allow(SMALL_SIZE)
+            self._serve(heavy)
+            self.arena.allow(RECV_SIZE)
+            self._finish_turn()
         return now
 
-    def _serve_door(self, ready: list[tuple[int, int]]) -> None:
-        """Go on with the handshakes of newcomers."""
+    def _ration(self, ready: Ready) -> tuple[Ready, Ready]:
+        """
+        Tell who is served now, and who behind them with a small piece.
+
+        Those left out are told of again by epoll when the next turn begins.
+        """
+        heavy = self._heavy
+        others = [each for each in ready if each[0] not in heavy]
+        if len(others) == len(ready):
+            return ready, []
+        if others:
+            self._alone = 0
+            self._passed_over += 1
+            if self._passed_over < MAX_PASSED_OVER:
+                return others, []
+        else:
+            self._alone += 1
+            if self._alone > ALONE_TURNS:
+                heavy.clear()  # who still is will be noted again
+                return ready, []
+        self._passed_over = 0
+        events = dict(ready)
+        longest = next(fd for fd in heavy if fd in events)
+        del heavy[longest]
+        return others, [(longest, events[longest])]
+
+    def _serve(self, ready: Ready) -> None:
+        """Serve these, whatever happens to one."""
         for fd, events in ready:
             member = self._members.get(fd)
             if member is None:

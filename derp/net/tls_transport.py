@@ -85,12 +85,14 @@ class TLSTransport(StreamTransport):
             return
         arena = self._hub.arena
         try:
-            count = self._sock.recv_into(arena.raw)
+            count = self._sock.recv_into(arena.room)
         except BlockingIOError:
             return
         except OSError as error:
             self._lost(ConnectionLost(str(error)))
             return
+        if count >= arena.quantum:
+            self._hub.note_heavy(self._fd)
         if not count:
             self._peer_finished()
         elif self._tls is not None:

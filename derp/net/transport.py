@@ -20,7 +20,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
 from zope.interface import implementer
 
-from derp.net.arena import MAX_HELD, RECV_SIZE
+from derp.net.arena import MAX_HELD
 from derp.net.hub import READ, WRITE, Hub
 from derp.net.socket_address import address_of
 from derp.net.socket_closing import ClosableSocket
@@ -82,12 +82,14 @@ class StreamTransport(ClosableSocket):
         arena = self._hub.arena
         start = len(self._held) if self._held else 0
         try:
-            count = self._sock.recv_into(arena.plain_view[start : start + RECV_SIZE])
+            count = self._sock.recv_into(arena.plain_view[start : start + arena.quantum])
         except BlockingIOError:
             return
         except OSError as error:
             self._lost(ConnectionLost(str(error)))
             return
+        if count >= arena.quantum:
+            self._hub.note_heavy(self._fd)
         if not count:
             self._peer_finished()
         elif not self._told:

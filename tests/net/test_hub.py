@@ -10,11 +10,14 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from derp.net.arena import RECV_SIZE, SMALL_SIZE
 from derp.net.hub import (
+    ALONE_TURNS,
     MAX_EVENTS,
     MAX_HANDSHAKES,
     MAX_LINGER_S,
     MAX_LINGER_TURNS,
+    MAX_PASSED_OVER,
     READ,
     WRITE,
     Hub,
@@ -74,8 +77,8 @@ def boom() -> None:
     raise Boom
 
 
-class HubTests(SynchronousTestCase):
-    """A turn: who is served, in which order, and what an error costs."""
+class HubCase(SynchronousTestCase):
+    """A hub that does not linger, and members on socket pairs."""
 
     def setUp(self) -> None:
         self.reactor = PumpedReactor()
@@ -99,6 +102,10 @@ class HubTests(SynchronousTestCase):
     def fd(self, member: Member) -> int:
         fd: int = member.fd  # type: ignore[attr-defined]
         return fd
+
+
+class HubTests(HubCase):
+    """A turn: who is served, in which order, and what an error costs."""
 
     # -- order -----------------------------------------------------------------------------
 
@@ -375,6 +382,107 @@ class HubTests(SynchronousTestCase):
         before = len(os.listdir("/proc/self/fd"))
         Hub(self.reactor).close()
         self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+
+
+class HeavyTests(HubCase):
+    """One who floods does not keep others waiting."""
+
+    def heavy_member(self, name: str) -> Member:
+        """A member that fills whatever it is offered; it logs how much that was."""
+        member = self.member(name)
+
+        def fill() -> None:
+            self.log.append(f"{name} takes {self.hub.arena.quantum}")
+            self.assertEqual(len(self.hub.arena.room), self.hub.arena.quantum)
+            self.hub.note_heavy(self.fd(member))
+
+        member.on["ready"] = fill
+        return member
+
+    def turns(self, count: int) -> list[list[str]]:
+        """What is done in each of so many turns, readiness aside."""
+        result = []
+        for _ in range(count):
+            self.log.clear()
+            self.hub.doRead()
+            result.append([line for line in self.log if not line.startswith("heavy ready")])
+        return result
+
+    def test_others_first(self) -> None:
+        """While somebody else is ready a flood gets one small piece in four turns."""
+        self.heavy_member("heavy")
+        self.hub.doRead()
+        light = self.member("light")
+        light.on["ready"] = lambda: self.hub.mark_dirty(light)
+        served = ["light ready", "light flush"]
+        rest = MAX_PASSED_OVER - 1
+        expected = [*[served] * rest, [*served, f"heavy takes {SMALL_SIZE}"]]
+        self.assertEqual(self.turns(2 * MAX_PASSED_OVER), expected * 2)
+
+    def test_alone(self) -> None:
+        """Soon after the last of the others it gets all it can take."""
+        self.heavy_member("heavy")
+        self.assertEqual(self.turns(1), [[f"heavy takes {RECV_SIZE}"]])
+        light = self.member("light")
+        self.turns(1)
+        self.hub.remove(self.fd(light))
+        turns = self.turns(ALONE_TURNS + 1)
+        self.assertEqual(turns[:-1], [[f"heavy takes {SMALL_SIZE}"]] * ALONE_TURNS)
+        self.assertEqual(turns[-1], [f"heavy takes {RECV_SIZE}"])
+
+    def test_several(self) -> None:
+        """Heavy ones take turns with each other; alone, all are served at once."""
+        for name in "abc":
+            self.heavy_member(name)
+        for _ in range(ALONE_TURNS + 1):
+            self.hub.doRead()
+        (together,) = self.turns(1)
+        takes = [line for line in together if "takes" in line]
+        self.assertEqual(set(takes), {f"{name} takes {RECV_SIZE}" for name in "abc"})
+        self.member("light")
+        pieces = [
+            line for turn in self.turns(6 * MAX_PASSED_OVER) for line in turn if "takes" in line
+        ]
+        self.assertEqual(pieces[:3], pieces[3:])
+        self.assertEqual(set(pieces), {f"{name} takes {SMALL_SIZE}" for name in "abc"})
+
+    def test_no_longer(self) -> None:
+        """Who does not fill its piece is one of the others again."""
+        heavy = self.heavy_member("heavy")
+        self.hub.doRead()
+        self.member("light")
+        heavy.on.clear()
+        self.turns(MAX_PASSED_OVER)
+        (turn,) = self.turns(1)
+        self.assertIn("light ready", turn)
+        self.assertIn("heavy ready", self.log)
+
+    def test_gone(self) -> None:
+        """A descriptor that is used again has no past."""
+        heavy = self.heavy_member("heavy")
+        self.hub.doRead()
+        self.hub.remove(self.fd(heavy))
+        heavy.on.clear()
+        self.hub.add(self.fd(heavy), heavy)
+        self.member("light")
+        self.log.clear()
+        self.hub.doRead()
+        self.assertEqual(set(self.log), {"heavy ready", "light ready"})
+
+    def test_failing(self) -> None:
+        """What goes wrong with a small piece leaves the large ones as they were."""
+        heavy = self.heavy_member("heavy")
+        self.hub.doRead()
+        self.member("light")
+
+        def fail() -> None:
+            raise Boom
+
+        heavy.on["ready"] = fail
+        self.turns(MAX_PASSED_OVER)
+        self.assertEqual(len(self.flushLoggedErrors(Boom)), 1)
+        self.assertEqual(self.hub.arena.quantum, RECV_SIZE)
+        self.assertEqual(len(self.hub.arena.room), RECV_SIZE)
 
 
 class LingerTests(SynchronousTestCase):

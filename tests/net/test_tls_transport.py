@@ -209,6 +209,19 @@ class PumpingTests(TLSCase):
         self.assertEqual(len(self.flushLoggedErrors(AssertionError)), 1)
         self.pump.hub.arena.assert_clean()
 
+    def test_heavy(self) -> None:
+        """Who sends more ciphertext than one read takes is told to the hub."""
+        heavy: list[int] = []
+        transport, client = self.pump.connect_tls(tcp=False)
+        self.pump.hub.note_heavy = heavy.append  # type: ignore[method-assign]
+        client.write(b"x" * 1000)
+        self.pump.until(lambda: client.received == b"x" * 1000)
+        self.assertEqual(heavy, [])
+        self.pump.hub.arena.allow(2000)
+        client.write(b"y" * 5000)
+        self.pump.until(lambda: client.received == b"x" * 1000 + b"y" * 5000)
+        self.assertEqual(heavy, [transport._fd] * 2)
+
 
 class UncommonRecordTests(TLSCase):
     """Records that stock clients seldom send."""

@@ -208,6 +208,22 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual(taker.frames, payloads)
         pump.hub.close()
 
+    def test_heavy(self) -> None:
+        """Who sends more than one read takes is told to the hub."""
+        pump = Pump(self)
+        heavy: list[int] = []
+        pump.hub.note_heavy = heavy.append  # type: ignore[method-assign]
+        recorder = Recorder()
+        transport, client = pump.connect(recorder, tcp=False)
+        client.send(b"x" * 1000)
+        pump.turn()
+        self.assertEqual(heavy, [])
+        pump.hub.arena.allow(2000)
+        client.send(b"y" * 5000)
+        pump.turn(3)
+        self.assertEqual(heavy, [transport._fd] * 2)
+        self.assertEqual(recorder.received, b"x" * 1000 + b"y" * 5000)
+
 
 class PausingTests(SynchronousTestCase):
     """A protocol that does not want to read now."""
