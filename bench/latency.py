@@ -3,9 +3,11 @@ How long a packet takes through a relay, alone and beside other traffic.
 
 One packet at a time goes to a peer and comes back. *One way* is from the write of a client to
 the read of the other, both in one process on one clock, so no clocks need to agree. The second
-case adds a paced load of other pairs, whose own packets are measured too::
+case adds a paced load of other pairs, whose own packets are measured too; a third, if wanted,
+clients that send all their sockets take::
 
     python -m bench.latency --derper /path/derper
+    python -m bench.latency --derper /path/derper --rate 60000 --flood 1
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=1200, help="bytes of a packet (1200)")
     parser.add_argument("--pairs", type=int, default=20, help="pairs of the load (20)")
     parser.add_argument("--rate", type=int, default=20000, help="packets/s of the load (20000)")
+    parser.add_argument("--flood", type=int, default=0, help="clients that send all they can (0)")
     parser.add_argument("--gap-us", type=float, default=0, help="pause before the next ping (0)")
 
     def make(options: argparse.Namespace) -> Benchmark:
@@ -53,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             Case(f"{options.size} B, idle", alone),
             Case(f"{options.size} B, beside {options.rate}/s", (*alone, *load)),
         ]
+        if options.flood:
+            name = f"{options.size} B, beside {options.rate}/s and {options.flood} flooding"
+            loads.append(Case(name, (*alone, *load, "--flood", str(options.flood))))
         return Benchmark("latency", loads, METRICS, lossless=True)
 
     command(make, parser, arguments)

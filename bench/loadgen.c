@@ -24,7 +24,8 @@ static const char usage[] =
     "  paced        --rate packets/s in all\n"
     "  overload     like paced, for rates the server cannot carry\n"
     "  mix          every sender to every receiver in turn; closed loop unless --window 0\n"
-    "  latency      one packet to and fro; with --rate beside a paced load of --pairs\n"
+    "  latency      one packet to and fro; with --rate beside a paced load of --pairs,\n"
+    "               with --flood also beside clients that send all they can\n"
     "  connections  new clients: connect, TLS, upgrade, login, close; --workers at a time\n"
     "  idle         --clients silent clients: memory and CPU; --busy S of traffic, then again\n"
     "\n"
@@ -42,13 +43,14 @@ static const char usage[] =
     "  --records N  per write (1)      --window N    (16 in closed loops)\n"
     "  --rate N     packets/s (20000 if paced)\n"
     "  --gap-us N   after a ping (0)   --workers N   (8)\n"
-    "  --clients N  (1000)             --busy S      (0)\n";
+    "  --clients N  (1000)             --busy S      (0)\n"
+    "  --flood N    (0)\n";
 
 enum option_id {
     OPTION_ADDRESS = 256, OPTION_PORT, OPTION_SERVER, OPTION_NAME, OPTION_FAST_START,
     OPTION_CIPHER, OPTION_GROUPS, OPTION_SECONDS, OPTION_WARMUP, OPTION_PAIRS, OPTION_SIZE,
     OPTION_RECORDS, OPTION_WINDOW, OPTION_RATE, OPTION_GAP, OPTION_WORKERS, OPTION_CLIENTS,
-    OPTION_BUSY, OPTION_HELP,
+    OPTION_BUSY, OPTION_FLOOD, OPTION_HELP,
 };
 
 static const struct option option_table[] = {
@@ -70,6 +72,7 @@ static const struct option option_table[] = {
     {"workers", required_argument, NULL, OPTION_WORKERS},
     {"clients", required_argument, NULL, OPTION_CLIENTS},
     {"busy", required_argument, NULL, OPTION_BUSY},
+    {"flood", required_argument, NULL, OPTION_FLOOD},
     {"help", no_argument, NULL, OPTION_HELP},
     {0},
 };
@@ -133,6 +136,7 @@ static void take_option(struct command_line *line, int id, const char *name)
     case OPTION_WORKERS: settings->workers = (unsigned)number(name, 1, 1000); break;
     case OPTION_CLIENTS: settings->clients = (unsigned)number(name, 2, 60000); break;
     case OPTION_BUSY: settings->busy = number(name, 0, 1e6); break;
+    case OPTION_FLOOD: settings->flood = (unsigned)number(name, 0, 1000); break;
     case OPTION_HELP: fputs(usage, stdout); exit(0);
     default: exit(1); /* getopt has said what is wrong */
     }

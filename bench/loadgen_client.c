@@ -237,8 +237,9 @@ static void take_ciphertext(struct client *client)
 
 static void client_receive(struct client *client)
 {
+    size_t take = client->generator->take ? client->generator->take : sizeof received;
     for (;;) {
-        ssize_t got = recv(client->fd, received, sizeof received, 0);
+        ssize_t got = recv(client->fd, received, take, 0);
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0 && errno == EAGAIN)
@@ -255,8 +256,10 @@ static void client_receive(struct client *client)
             return;
         if (client->stage < STAGE_READY || client->out_length > 0)
             client_flush(client);
-        if (client->stage == STAGE_CLOSED || got < (ssize_t)sizeof received)
+        if (client->stage == STAGE_CLOSED || got < (ssize_t)take)
             return; /* a short read emptied the socket: the next byte is a new edge */
+        if (client->generator->between)
+            client->generator->between();
     }
 }
 
@@ -317,8 +320,11 @@ int generator_poll(struct generator *generator, int timeout_ms)
 {
     struct epoll_event events[256];
     int count = epoll_wait(generator->epoll, events, 256, timeout_ms);
-    for (int i = 0; i < count; i++)
+    for (int i = 0; i < count; i++) {
         client_event(events[i].data.ptr, events[i].events);
+        if (generator->between)
+            generator->between();
+    }
     return count;
 }
 

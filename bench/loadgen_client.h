@@ -65,6 +65,9 @@ struct generator {
     bool has_server_key;
     packet_handler *on_packet;
     uint64_t received_at; /* when the bytes under work were taken from their socket, ns */
+    /* Called after each piece of work that takes long, if set: what must not wait for the rest. */
+    void (*between)(void);
+    size_t take; /* most bytes of a socket at once; 0 = all the buffer holds */
     uint64_t ready, failed; /* logins completed; connections that ended by error or by server */
     char last_failure[200];
 };

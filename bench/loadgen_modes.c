@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include "loadgen_login.h"
@@ -12,6 +13,9 @@
 #define IDENTITIES 4096
 #define FIRST_CLIENTS 20
 #define SETTLE_S 2.0
+/* A flooding client's train: short, so that the generator itself is not what others wait for. */
+#define FLOOD_RECORDS 4
+#define FLOOD_TAKE (16 << 10)
 
 static uint64_t nanoseconds(double seconds)
 {
@@ -147,16 +151,28 @@ static void any_packet(struct client *client, const uint8_t *source, const uint8
         relay_packet(client, source, packet, length);
 }
 
+/* The probe has an epoll of its own, looked at whenever the load has done a piece of its work. */
+static struct generator probing;
+
+static void look_at_probe(void)
+{
+    generator_poll(&probing, 0);
+    probe_send(&the_probe, monotonic_ns());
+}
+
 /* ---- modes ------------------------------------------------------------------------------ */
 
-static void spin(struct generator *generator, struct relay *relay, struct probe *probe,
+/* `relays` ends with NULL. */
+static void spin(struct generator *generator, struct relay *const *relays, struct probe *probe,
                  double seconds, struct stretch *stretch)
 {
     uint64_t now = monotonic_ns(), end = now + nanoseconds(seconds);
     while (now < end) {
-        unsigned work = relay ? relay_send(relay, now) : 0;
+        unsigned work = 0;
+        for (unsigned i = 0; relays[i]; i++)
+            work += relay_send(relays[i], now);
         if (probe)
-            work += probe_send(probe, now);
+            work += (unsigned)generator_poll(&probing, 0) + probe_send(probe, now);
         work += (unsigned)generator_poll(generator, 0);
         uint64_t after = monotonic_ns();
         if (work == 0 && stretch)
@@ -182,14 +198,15 @@ void measure_relay(struct generator *generator, const struct settings *settings)
     struct client *senders = open_clients(generator, load.pairs);
     static struct relay relay;
     generator->on_packet = relay_packet;
+    struct relay *const relays[] = {&relay, NULL};
     relay_init(&relay, generator, load, senders, receivers);
-    spin(generator, &relay, NULL, settings->warmup, NULL);
+    spin(generator, relays, NULL, settings->warmup, NULL);
 
     uint64_t offered = relay.offered, sent = relay.sent, delivered = relay.delivered;
     uint64_t refused = relay.refused, late = relay.late;
     struct stretch stretch = stretch_begin(settings->server);
     relay.measuring = true;
-    spin(generator, &relay, NULL, settings->seconds, &stretch);
+    spin(generator, relays, NULL, settings->seconds, &stretch);
     relay.measuring = false;
     stretch_end(&stretch);
     offered = relay.offered - offered, sent = relay.sent - sent;
@@ -219,28 +236,41 @@ void measure_relay(struct generator *generator, const struct settings *settings)
 void measure_latency(struct generator *generator, const struct settings *settings)
 {
     static struct histogram round_trip, one_way;
-    static struct relay relay;
+    static struct relay relay, flood;
+    struct relay *relays[3] = {NULL, NULL, NULL}, **next = relays;
     struct load load = settings->load;
-    struct client *ends = open_clients(generator, 2);
-    bool loaded = load.rate > 0;
+    struct load unbound = {settings->flood, load.size, FLOOD_RECORDS, 0, 0, false};
+    probing = *generator;
+    probing.epoll = epoll_create1(EPOLL_CLOEXEC);
+    struct client *ends = open_clients(&probing, 2);
+    generator->has_server_key = probing.has_server_key;
+    memcpy(generator->server_key, probing.server_key, KEY_BYTES);
     the_probe.near = &ends[0];
     the_probe.far = &ends[1];
     the_probe.size = load.size;
     the_probe.gap_ns = (uint64_t)(settings->gap_us * 1e3);
     ends[0].owner = ends[1].owner = &the_probe;
-    generator->on_packet = any_packet;
-    if (loaded) {
+    generator->on_packet = probing.on_packet = any_packet;
+    if (load.rate > 0) {
         struct client *receivers = open_clients(generator, load.pairs);
         relay_init(&relay, generator, load, open_clients(generator, load.pairs), receivers);
+        *next++ = &relay;
     }
-    spin(generator, loaded ? &relay : NULL, &the_probe, settings->warmup, NULL);
+    if (unbound.pairs) {
+        struct client *receivers = open_clients(generator, unbound.pairs);
+        relay_init(&flood, generator, unbound, open_clients(generator, unbound.pairs), receivers);
+        *next++ = &flood;
+        generator->take = FLOOD_TAKE;
+    }
+    generator->between = look_at_probe;
+    spin(generator, relays, &the_probe, settings->warmup, NULL);
 
-    uint64_t before = relay.delivered;
+    uint64_t before = relay.delivered, flooded = flood.delivered;
     the_probe.round_trip = &round_trip;
     the_probe.one_way = &one_way;
     relay.measuring = true;
     struct stretch stretch = stretch_begin(settings->server);
-    spin(generator, loaded ? &relay : NULL, &the_probe, settings->seconds, &stretch);
+    spin(generator, relays, &the_probe, settings->seconds, &stretch);
     stretch_end(&stretch);
 
     json_begin();
@@ -248,6 +278,7 @@ void measure_latency(struct generator *generator, const struct settings *setting
     json_load(&load);
     json_stretch(&stretch);
     json_count("delivered", relay.delivered - before + one_way.count);
+    json_count("flooded", flood.delivered - flooded);
     json_count("late", relay.late);
     json_count("lost", the_probe.lost);
     json_count("reordered", relay.reordered);
@@ -343,8 +374,9 @@ static void be_busy(struct generator *generator, const struct settings *settings
     struct load load = settings->load;
     load.pairs = settings->clients / 2;
     generator->on_packet = relay_packet;
+    struct relay *const relays[] = {&relay, NULL};
     relay_init(&relay, generator, load, clients, clients + load.pairs);
-    spin(generator, &relay, NULL, settings->busy, NULL);
+    spin(generator, relays, NULL, settings->busy, NULL);
     relay_drain(&relay, DRAIN_NS);
     json_count("busy_sent", relay.sent);
     json_count("busy_delivered", relay.delivered);

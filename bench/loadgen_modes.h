@@ -16,6 +16,7 @@ struct settings {
     unsigned workers;  /* connections: logins in progress at a time */
     unsigned clients;  /* idle: how many */
     double busy;       /* idle: seconds of traffic after the first hold; 0 = none */
+    unsigned flood;    /* latency: clients beside the load that send all they can */
 };
 
 /* Modes pairs, open, paced, overload and mix: packets delivered, and what they cost. */

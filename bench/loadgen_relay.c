@@ -159,6 +159,8 @@ static unsigned send_unpaced(struct relay *relay, uint64_t now)
         for (unsigned turn = 0; turn < TRAINS_PER_TURN && may_write(relay, sender, now); turn++) {
             write_train(relay, sender, i);
             written++;
+            if (relay->generator->between)
+                relay->generator->between();
         }
     }
     relay->offered = relay->sent;
