@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from derp.core.alert_state import AlertBook, AlertRule, AlertState, Change, Notice
 from derp.errors import ConfigError
@@ -35,8 +36,13 @@ log = Logger(namespace="derp")
 REPEAT_S: Final = 4 * 3600.0
 ALERTMANAGER_REPEAT_S: Final = 60.0
 """Alertmanager has to hear of an alert again and again, and tells people by its own rules."""
-CONTINUOUS_EVERY_S: Final = 15.0
-"""How often a continuous probe that runs counts as a success."""
+ROUND_S: Final = 15.0
+"""How often a continuous probe that runs counts as a success, and what is gone is looked for."""
+GONE_S: Final = 30.0
+"""
+A probe that was removed has so long to come back before its alert is over: a map may be wrong
+for a moment, and a prober that ends removes all of them.
+"""
 UNSEEN_S: Final = 600.0
 """After a restart a probe has so long to be there again, then its alert is over."""
 FORMATS: Final = ("json", "alertmanager")
@@ -134,9 +140,11 @@ class Alerts(Service):
         self._told: dict[str, dict[str, Any]] = {}
         self._heard: dict[str, int] = {}
         """How many runs of a probe were over when it was heard of last."""
+        self._gone: dict[str, tuple[float, Any]] = {}
+        """Probes that were removed while an alert was firing: when, and their labels."""
         self._unseen: IDelayedCall | None = None
-        self._continuous = LoopingCall(self._look_at_continuous)
-        self._continuous.clock = reactor
+        self._rounds = LoopingCall(self._round)
+        self._rounds.clock = reactor
         webhook.on_delivered = self._delivered
         webhook.on_given_up = self._given_up
 
@@ -145,7 +153,7 @@ class Alerts(Service):
         super().startService()
         self._restore()
         self._prober.listeners.append(self.hear)
-        self._continuous.start(CONTINUOUS_EVERY_S, now=False)
+        self._rounds.start(ROUND_S, now=False).addErrback(self._broken)
         if self.book.firing():
             self._unseen = self._reactor.callLater(UNSEEN_S, self._drop_unseen)
 
@@ -154,8 +162,8 @@ class Alerts(Service):
         super().stopService()
         if self.hear in self._prober.listeners:
             self._prober.listeners.remove(self.hear)
-        if self._continuous.running:
-            self._continuous.stop()
+        if self._rounds.running:
+            self._rounds.stop()
         if self._unseen is not None and self._unseen.active():
             self._unseen.cancel()
         return self._webhook.stop()
@@ -164,7 +172,10 @@ class Alerts(Service):
         """Note what became of a probe; a listener of the prober."""
         if probe.removed:
             self._heard.pop(probe.name, None)
-            self._tell(self.book.forget(probe.name, self._wall_time()), probe.labels)
+            if probe.name in self.book.firing():
+                self._gone[probe.name] = self._reactor.seconds(), probe.labels
+            else:
+                self.book.forget(probe.name, self._wall_time())
             return
         history = probe.history
         runs = history.ok_runs + history.failed_runs
@@ -185,16 +196,22 @@ class Alerts(Service):
         if notice is not None:
             self._webhook.put(Alert(notice=notice, labels=dict(labels)))
 
-    def _look_at_continuous(self) -> None:
-        # These end only by failing: that they go on is all the success they have.
+    def _round(self) -> None:
+        # Continuous probes end only by failing: that they go on is all the success they have.
         now = self._wall_time()
         for probe in list(self._prober.probes.values()):
             if probe.interval < 0 and probe.history.running and state_of(probe, now) == "ok":
                 self._observe(probe, succeeded=True)
+        for name, (removed_at, labels) in list(self._gone.items()):
+            if name in self._prober.probes:
+                del self._gone[name]
+            elif self._reactor.seconds() - removed_at >= GONE_S:
+                del self._gone[name]
+                self._tell(self.book.forget(name, now), labels)
 
     def _drop_unseen(self) -> None:
         for name in self.book.firing():
-            if name not in self._prober.probes:
+            if name not in self._prober.probes and name not in self._gone:
                 self._tell(self.book.forget(name, self._wall_time()), {})
 
     def _delivered(self, alerts: Sequence[Alert]) -> None:
@@ -209,6 +226,9 @@ class Alerts(Service):
     def _given_up(self, alerts: Sequence[Alert]) -> None:
         for alert in alerts:
             self.book.untold(alert.notice.name)
+
+    def _broken(self, failure: Failure) -> None:
+        log.failure("looking after alerts failed", failure)
 
     def _save(self) -> None:
         if self._state_file is None:

@@ -117,6 +117,27 @@ class TellingTests(AlertsCase):
         self.assertIn("is not probed any more", self.http.bodies[-1]["text"])
         self.assertEqual(self.alerts._heard.keys(), self.shown.prober.probes.keys())
 
+    def test_removed_for_a_moment(self) -> None:
+        """A map that lacks a node for a moment does not end its alert, nor begin it anew."""
+        self.fail(UDP)
+        self.shown.pass_time(60)
+        labels = self.shown.prober.probes[UDP].check.labels
+        self.shown.prober.remove(UDP)
+        self.shown.pass_time(10)
+        self.shown.add(UDP, "derp_udp", labels, error="nothing came back")
+        self.shown.pass_time(300)
+        self.assertEqual(self.http.told, [[(UDP, "firing")]])
+
+    def test_prober_ends(self) -> None:
+        """A prober that ends removes its probes first: nothing is over by that."""
+        self.fail(UDP)
+        self.shown.pass_time(60)
+        self.shown.prober.stop()
+        self.shown.pass_time(5)
+        self.successResultOf(self.alerts.stopService())
+        self.assertEqual(self.http.told, [[(UDP, "firing")]])
+        self.assertEqual(list(json.loads(self.state_file.read_bytes())), [UDP])
+
     def test_continuous(self) -> None:
         """A continuous probe that ends again and again is told, and over when it goes on."""
         labels = {"region": "nyc", "region_id": "1", "hostname": "derp1.example.com"}
