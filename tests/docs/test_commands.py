@@ -22,7 +22,8 @@ from tests.docs.pages import ROOT, Block, all_pages, blocks
 from tests.docs.place import Place
 
 PAGES = all_pages()
-NEVER_RUN = frozenset({"SECURITY.md"})
+SAME_AS_README = "README.zh.rst"
+"""Has the same blocks, which a test sees to; once is enough."""
 HINT = (
     "put a comment above it: '.. run:', '.. run: a relay', '.. run: beside a relay' or "
     "'.. outside: <what of the world it needs>' (tests/docs/pages.py)"
@@ -146,6 +147,6 @@ def _test_of(page: Path) -> object:
 
 
 for _page in PAGES:
-    if any(each.mark == "run" for each in blocks(_page)):
+    if _page.name != SAME_AS_README and any(each.mark == "run" for each in blocks(_page)):
         _name = re.sub(r"\W", "_", _page.stem.lower())
         setattr(RunTests, f"test_{_name}", _test_of(_page))
