@@ -122,6 +122,27 @@ class NameTests(SynchronousTestCase):
         self.assertGreater(count, 20)
 
 
+class SentenceTests(SynchronousTestCase):
+    """What troubleshooting quotes is what the relay says."""
+
+    def test_quoted(self) -> None:
+        """Each sentence in the first column of a table is in the code, but for its dots."""
+        page = (ROOT / "docs" / "troubleshooting.rst").read_text(encoding="utf-8")
+        code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "derp").rglob("*.py"))
+        code = re.sub(r'"\s*\n\s*f?"', "", code).replace("{FLAG}", "--allow-clients")
+        count = 0
+        for head, body in re.findall(
+            r"^=+ +=+\n(\w[^\n]*)\n=+ +=+\n(.*?)^=+ +=+\n", page, re.MULTILINE | re.DOTALL
+        ):
+            if not head.startswith(("it says", "reason", "line")):
+                continue
+            for quoted in re.findall(r"^``([^`]+)``", body, re.MULTILINE):
+                for part in filter(None, map(str.strip, quoted.split("..."))):
+                    self.assertIn(part.strip(":"), code, quoted)
+                    count += 1
+        self.assertGreater(count, 20)
+
+
 def _sample_names(metric: object) -> set[str]:
     base = str(reference.sample_name(metric))
     return {base, f"{base}_bucket", f"{base}_sum", f"{base}_count"}
