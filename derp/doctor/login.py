@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from secrets import token_bytes
-from typing import Final
+from typing import Any, Final
 
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError
 
 from derp.core.client_session import ClientEvent
 from derp.doctor.finding import Finding, Verdict, fail, ok, skip
+from derp.doctor.http_answer import printable
 from derp.doctor.patient import Chart, Patient
 from derp.net.relay_client import RelayClient
 from derp.net.relay_connector import RelayConnector
@@ -20,6 +21,8 @@ from derp.wire.messages import Health, PeerGone, ReceivedPacket
 
 PACKET_LEN: Final = 1200
 """Bytes, as a full WireGuard packet has."""
+LEAVE_S: Final = 0.3
+"""How long a server may take to say goodbye."""
 
 _STRANGERS: Final = (
     "to relay in a test, examine again with --mesh-psk-file (the key of the relay's mesh, which "
@@ -60,8 +63,17 @@ async def examine_login(patient: Patient, chart: Chart) -> Sequence[Finding]:
     try:
         return await _relay(patient, chart, clients)
     finally:
-        for client in clients:
-            client.close()
+        await DeferredList([Deferred.fromCoroutine(_leave(patient, each)) for each in clients])
+
+
+async def _leave(patient: Patient, client: RelayClient) -> None:
+    """Say goodbye; a server that does not say it, too, is left all the same."""
+    try:
+        await client.close().addTimeout(LEAVE_S, patient.reactor)
+    except TimeoutError:
+        transport: Any = client.transport
+        transport.abortConnection()
+        await client.when_closed()
 
 
 async def _relay(patient: Patient, chart: Chart, clients: list[RelayClient]) -> list[Finding]:
@@ -71,25 +83,37 @@ async def _relay(patient: Patient, chart: Chart, clients: list[RelayClient]) -> 
     if isinstance(first, Finding):
         return [first]
     took = 1000 * (patient.reactor.seconds() - begun)
-    info = first.server_info
-    version = info.version if info else 0
+    version = first.server_info.version if first.server_info else 0
     findings = [ok(f"admitted in {took:.0f} ms, protocol {version}", ms=round(took, 2))]
-    if ours.health:
-        said = f"the relay says it is not well: {ours.health}"
-        findings.append(fail(said, "look into the relay's log"))
     if patient.private_key is not None and patient.mesh_key is None:
-        return [*findings, await _send(patient, first, first.public_key, ours)]
-    second = await _log_in(patient, chart, theirs, clients)
+        findings.append(await _send(patient, first, first.public_key, ours))
+    else:
+        second = await _log_in(patient, chart, theirs, clients)
+        findings.append(await _exchange(patient, first, second, theirs, ours))
+    if ours.health:
+        said = f"the relay says it is not well: {printable(ours.health)}"
+        findings.append(fail(said, "look into the relay's log"))
+    return findings
+
+
+async def _exchange(
+    patient: Patient,
+    first: RelayClient,
+    second: RelayClient | Finding,
+    theirs: _Mailbox,
+    ours: _Mailbox,
+) -> Finding:
+    """Let the first client send to the second, if both are at the same relay."""
     if isinstance(second, Finding):
-        return [*findings, second]
+        return second
     if first.server_key != second.server_key:
         said = "two connections to this name lead to two relays that do not know each other"
         cure = (
             "two relays may share a name only in a mesh: give each its own, or have the balancer "
             "send all to one"
         )
-        return [*findings, fail(said, cure)]
-    return [*findings, await _send(patient, first, second.public_key, theirs, ours)]
+        return fail(said, cure)
+    return await _send(patient, first, second.public_key, theirs, ours)
 
 
 async def _log_in(
