@@ -16,6 +16,7 @@ from derp import probe_services
 from derp.errors import ConfigError
 from derp.probe_config import ProbeConfig
 from derp.probe_services import ProbeService, ProbeSupervision, build, supervise
+from derp.prober import webhook
 from derp.prober.alerts import AlertConfig
 from derp.prober.map_checks import MAP_PROBE, Intervals
 from tests.integration.waiting import in_time, until
@@ -132,6 +133,7 @@ class ProbeServiceTests(ServiceTestCase):
 
     async def test_alerts(self) -> None:
         """A probe that goes on failing is told to who was named."""
+        self.patch(webhook, "GROUP_WAIT_S", 0.01)
         server = await FakeServer(respond(b"")).listen()
         self.addCleanup(lambda: Deferred.fromCoroutine(server.stop()))
         self.start(intervals=Intervals(mesh=0, stun=0, tls=0.1), alerts=AlertConfig(url=server.url))
