@@ -14,7 +14,7 @@ from derp.flags import FLAGS
 from tests.docs.names import FLAG_NAMES, KNOBS, SETTINGS
 from tests.docs.pages import ROOT, all_pages
 
-FOREIGN_FLAGS = frozenset({"--flag", "--ulimit", "--user", "--pidfile"})
+FOREIGN_FLAGS = frozenset({"--flag", "--ulimit", "--user", "--volumes", "--sysctl", "--pidfile"})
 """Of docker and twistd, which the text mentions by themselves; and the word for any.
 One letter alone is not looked at: every program has its own."""
 FOREIGN_NAMES = frozenset({"DERP_PORT", "DERP_SERVICE_HOST"})
