@@ -32,7 +32,7 @@ from derp.net.acme_client import GOOGLE, LETSENCRYPT, ACMEClient, ExternalAccoun
 from derp.net.acme_dns_hook import DNS01Hook
 from derp.net.acme_http import SignedRequests
 from derp.net.acme_order import Solver
-from derp.net.acme_trust import acme_agent
+from derp.net.acme_trust import AuthorityTrust, acme_agent
 from derp.net.cert_files import load_manual, parse_ip
 from derp.net.certificate_cache import AddressFiles, CertificateStore, HostFiles
 from derp.net.certificate_status import CertificateStatus, moment
@@ -40,7 +40,7 @@ from derp.net.certificate_watch import ManualFiles
 from derp.net.certificate_watchdog import CertificateWatchdog, expiry_note
 from derp.net.certificates import CertificateChooser, ManualCertificates
 from derp.net.first_files import FirstFiles
-from derp.net.reload import Reloader
+from derp.net.reload import ReloadableFile, Reloader
 from derp.wire.jose import AccountKey, parse_eab_key
 
 HOST_LIMIT_S: Final = 300.0
@@ -152,7 +152,8 @@ class ACMEService(CertificateService):
         super().__init__(config, reactor, relay, look_s)
         self._server_public = relay.public
         self._luck = luck
-        self._agent = acme_agent(reactor, config.acme_ca_file)
+        self._trust = AuthorityTrust(config.acme_ca_file)
+        self._agent = acme_agent(reactor, self._trust)
         self._tls_alpn = TLSALPN01(reactor)
         self._http = HTTP01(lambda host: self.chooser.allows_host(host))
         self.challenges = self._http
@@ -200,8 +201,18 @@ class ACMEService(CertificateService):
         wanted = super().describe() or "certificates for addresses, each on its first use"
         return f"ACME at {directory}: {wanted}"
 
+    def ca_file(self) -> ReloadableFile:
+        """``--acme-ca-file``, as something that is read again; then what failed is tried again."""
+
+        def load() -> None:
+            self._trust.load()
+            self.retry()
+
+        paths = (self.config.acme_ca_file,)
+        return ReloadableFile(name="acme_ca", flag="--acme-ca-file", paths=paths, load=load)
+
     def retry(self) -> None:
-        """SIGHUP: the operator has mended something; nobody waits for the end of a pause."""
+        """The operator has mended something; nobody waits for the end of a pause."""
         for each in self._all():
             each.flights.forgive()
         self.tick()
@@ -318,4 +329,6 @@ def certificate_service(
         return ManualService(config, reactor, relay, reloader, first_files, look_s)
     service = ACMEService(config, reactor, relay, look_s, luck)
     reloader.when_reloaded(service.retry)
+    if config.acme_ca_file:
+        reloader.add(service.ca_file())
     return service

@@ -28,7 +28,7 @@ from twisted.internet.protocol import ProcessProtocol, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from derp.net.acme_trust import acme_agent
+from derp.net.acme_trust import AuthorityTrust, acme_agent
 from derp.net.self_signed import make_self_signed
 
 reactor: Any = global_reactor
@@ -164,7 +164,7 @@ class Pebble:
 
     async def root(self) -> Path:
         """Fetch the root its certificates lead to, made anew at each start; a PEM file."""
-        http = HTTPClient(acme_agent(reactor, str(self.ca_file)))
+        http = HTTPClient(acme_agent(reactor, AuthorityTrust(str(self.ca_file))))
         response = await http.get(f"https://127.0.0.1:{self._management}/roots/0")
         path = self.directory / "root.crt"
         path.write_bytes(await response.content())

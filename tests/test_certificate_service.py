@@ -22,7 +22,7 @@ from derp.net.acme_client import GOOGLE, LETSENCRYPT
 from derp.net.first_files import FirstFiles
 from derp.net.reload import Reloader
 from derp.wire.jose import AccountKey
-from tests.certificate_files import NOW
+from tests.certificate_files import NOW, issue
 
 IP = "203.0.113.7"
 
@@ -101,6 +101,23 @@ class CertificateServiceTests(SynchronousTestCase):
         self.assertEqual(made._make_client(AccountKey.generate()).directory_url, LETSENCRYPT)
         self.assertIn("ACME at acme-v02.api.letsencrypt.org: acme certificate", made.describe())
         self.assertEqual(made.pin(), "")
+
+    def test_ca_file(self) -> None:
+        """The roots for the authority are read again, and what has failed is tried again."""
+        path = Path(self.mktemp())
+        path.write_bytes(issue(None).pem)
+        made = self.make(acme_directory="https://ca.test/dir", acme_ca_file=str(path))
+        (file,) = self.reloader.files
+        self.assertEqual((file.name, file.flag), ("acme_ca", "--acme-ca-file"))
+        forgiven: list[str] = []
+        self.patch(made.hosts.flights, "forgive", lambda: forgiven.append("yes"))
+        before = made._trust._policy
+        self.assertIsNone(file.reload())
+        self.assertIsNot(made._trust._policy, before)
+        self.assertEqual(forgiven, ["yes"])
+        path.write_bytes(b"")
+        self.assertIn("--acme-ca-file", file.reload() or "")
+        self.assertEqual(forgiven, ["yes"])
 
     def test_ways(self) -> None:
         """Without a plain port only TLS; with a hook only DNS."""

@@ -2,7 +2,8 @@
 Whom we trust as a certificate authority's server.
 
 Trusted roots are those of the system (``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` are honoured by
-OpenSSL itself), and with ``--acme-ca-file`` those of that file in their stead.
+OpenSSL itself), and with ``--acme-ca-file`` those of that file in their stead, read again when it
+changes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import Any, Final
 
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
-from twisted.web.iweb import IAgent
+from twisted.web.iweb import IAgent, IPolicyForHTTPS
+from zope.interface import implementer
 
 from derp.errors import ConfigError
 from derp.quoting import quoted
@@ -56,14 +58,35 @@ class _QuietPool(HTTPConnectionPool):
         self._factory = quiet
 
 
-def acme_agent(reactor: Any, ca_file: str = "") -> IAgent:
+@implementer(IPolicyForHTTPS)
+class AuthorityTrust:
     """
-    Make what dials authorities; no connection outlives its request.
+    The roots of the moment: those of a file, or the system's.
 
-    :raises ConfigError: if ``ca_file`` cannot be used.
+    :raises ConfigError: if the file cannot be used.
     """
-    policy = BrowserLikePolicyForHTTPS()
-    if ca_file:
-        policy = BrowserLikePolicyForHTTPS(trustRootFromCertificates(read_roots(ca_file)))
+
+    def __init__(self, ca_file: str = "") -> None:
+        self._ca_file = ca_file
+        self._policy = BrowserLikePolicyForHTTPS()
+        self.load()
+
+    def load(self) -> None:
+        """
+        Read the file, for connections from then on.
+
+        :raises ConfigError: if it cannot be used; what it held before stays in use.
+        """
+        if self._ca_file:
+            roots = trustRootFromCertificates(read_roots(self._ca_file))
+            self._policy = BrowserLikePolicyForHTTPS(roots)
+
+    def creatorForNetloc(self, hostname: bytes, port: int) -> Any:
+        """See ``IPolicyForHTTPS``."""
+        return self._policy.creatorForNetloc(hostname, port)
+
+
+def acme_agent(reactor: Any, trust: AuthorityTrust) -> IAgent:
+    """Make what dials authorities; no connection outlives its request."""
     pool = _QuietPool(reactor, persistent=False)
-    return Agent(reactor, contextFactory=policy, connectTimeout=CONNECT_S, pool=pool)
+    return Agent(reactor, contextFactory=trust, connectTimeout=CONNECT_S, pool=pool)

@@ -20,7 +20,7 @@ from derp.net.acme_dns_hook import DNS01Hook
 from derp.net.acme_http import SignedRequests
 from derp.net.acme_order import new_leaf_key, obtain, prove
 from derp.net.acme_problem import ACMEError
-from derp.net.acme_trust import acme_agent
+from derp.net.acme_trust import AuthorityTrust, acme_agent
 from derp.net.cert_files import KeyedChain, covers
 from derp.wire.jose import AccountKey, parse_eab_key
 from tests.pebble import Pebble, free_ports, missing_pebble
@@ -60,7 +60,7 @@ class PebbleTests(TestCase):
 
     def client(self, pebble: Pebble, **options: Any) -> ACMEClient:
         """A new client of the test's account."""
-        requests = SignedRequests(acme_agent(reactor, str(pebble.ca_file)), reactor)
+        requests = SignedRequests(acme_agent(reactor, AuthorityTrust(str(pebble.ca_file))), reactor)
         return ACMEClient(requests, reactor, pebble.url, self.key, **options)
 
     def serve_challenges(self) -> HTTP01:
@@ -106,7 +106,7 @@ class PebbleTests(TestCase):
     async def test_trusted_by_environment(self) -> None:
         """SSL_CERT_FILE names the roots where no flag does; without either the CA is refused."""
         pebble = await self.start()
-        requests = SignedRequests(acme_agent(reactor), reactor)
+        requests = SignedRequests(acme_agent(reactor, AuthorityTrust()), reactor)
         client = ACMEClient(requests, reactor, pebble.url, self.key)
         with self.assertRaises(ACMEError) as caught:
             await client.register()
