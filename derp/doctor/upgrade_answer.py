@@ -104,10 +104,9 @@ def _no_http(received: bytes, what: str) -> Finding:
 
 def _judge_greeting(answer: HTTPAnswer, over: str) -> Finding | None:
     greeting = answer.rest
-    if len(greeting) >= HEADER_LEN or over:
-        problem = _greeting_problem(greeting)
-        if problem is not None:
-            return problem
+    problem = _greeting_problem(greeting)
+    if problem is not None:
+        return problem
     if len(greeting) < HEADER_LEN + len(MAGIC) + KEY_LEN:
         if not over:
             return None

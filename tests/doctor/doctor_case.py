@@ -115,10 +115,17 @@ class DoctorTestCase(RelayTestCase):
         }
         return self.patient(self.port_of(service), **(known | fields))
 
-    async def examined(self, patient: Patient) -> dict[str, list[Finding]]:
-        """All findings, by examination."""
+    async def examined(self, patient: Patient, upto: str = "") -> dict[str, list[Finding]]:
+        """
+        All findings, by examination.
+
+        :param upto: the last examination to be made; empty makes all.
+        """
         self.chart = Chart()
-        running = Deferred.fromCoroutine(examine(rounds(patient), patient, self.chart))
+        todo = rounds(patient)
+        names = [each.name for each in todo]
+        todo = todo[: names.index(upto) + 1] if upto else todo
+        running = Deferred.fromCoroutine(examine(todo, patient, self.chart))
         results = await in_time(reactor, running, "the end of a pass")
         return {each.name: list(each.findings) for each in results}
 

@@ -269,11 +269,11 @@ class UpgradeTests(DoctorTestCase):
     """What is in front of the relay, and what it does to the upgrade."""
 
     async def behind(
-        self, behave: Callable[[Front], object], **fields: Any
+        self, behave: Callable[[Front], object], upto: str = "upgrade", **fields: Any
     ) -> dict[str, list[Finding]]:
         """Examine what behaves so."""
         port = listen(self, behave, ServerTLS(LEAF))
-        return await self.examined(self.patient(port, **({"timeout": 0.7} | fields)))
+        return await self.examined(self.patient(port, **fields), upto)
 
     def relay_behind(self) -> int:
         """A relay without TLS for a proxy; its port."""
@@ -286,7 +286,8 @@ class UpgradeTests(DoctorTestCase):
         def name(data: bytes) -> bytes:
             return data.replace(b"\r\n", b"\r\nServer: nginx/1.26.0\r\nVia: 1.1 edge\r\n", 1)
 
-        found = await self.behind(forwards(inner, request=without_upgrade, answer=name))
+        stripped = forwards(inner, request=without_upgrade, answer=name)
+        found = await self.behind(stripped, upto="WebSocket")
         finding = self.assert_found(
             found["upgrade"], FAIL, "a proxy has stripped it (HTTP 426", "proxy_set_header"
         )
@@ -369,7 +370,7 @@ class UpgradeTests(DoctorTestCase):
         other = encode_server_key(public_of(generate_private())).decode("latin-1")
         behave = answers(f"HTTP/1.1 101 X\nUpgrade: DERP\n\n{other}")
         port = listen(self, behave, ServerTLS(LEAF, [metacert()]))
-        found = await self.examined(self.patient(port, timeout=0.5))
+        found = await self.examined(self.patient(port), "upgrade")
         self.assert_found(found["upgrade"], FAIL, "not the one that its meta certificate names")
 
     async def test_fast_start(self) -> None:
@@ -377,7 +378,7 @@ class UpgradeTests(DoctorTestCase):
         text = SWITCHING.decode() + GREETING.decode("latin-1")
         behave = answers(text.replace("\r\n", "\n"))
         port = listen(self, behave, ServerTLS(LEAF, [metacert()]))
-        found = await self.examined(self.patient(port, timeout=0.5))
+        found = await self.examined(self.patient(port), "fast start")
         self.assert_found(found["upgrade"], OK, "greeted by")
         self.assert_found(found["fast start"], FAIL, "answered with HTTP 101", "TCP through")
 
@@ -391,7 +392,7 @@ class UpgradeTests(DoctorTestCase):
             else:
                 forwards(inner)(front)
 
-        found = await self.behind(behave)
+        found = await self.behind(behave, upto="WebSocket")
         self.assert_found(found["WebSocket"], WARN, "no WebSocket (HTTP 403 Forbidden)", "pass Web")
         self.assert_found(found["login"], OK, "came through")
 
@@ -414,7 +415,7 @@ class UpgradeTests(DoctorTestCase):
             if b"Sec-WebSocket-Key" in front.received:
                 accept(front)
 
-        found = await self.behind(behave, timeout=0.3)
+        found = await self.behind(behave, upto="WebSocket", timeout=0.5)
         self.assert_found(found["WebSocket"], WARN, "without its subprotocol derp")
 
 
