@@ -152,7 +152,8 @@ class ACMECertificates:
 
     def _adopt(self, name: str, chain: KeyedChain) -> None:
         """Serve a certificate from the next connection on."""
-        served = serve(chain, self._server_public, self._clock.seconds())
+        now = self._clock.seconds()
+        served = self._serve(chain, self._files.load_rsa(name, now), now)
         self._chains[name] = chain
         self._served[name] = served
         self._due[name] = renewal_time(served.not_before, served.not_after, self._luck())
@@ -162,6 +163,14 @@ class ACMECertificates:
         if self.rotation is not None:
             self.rotation.stored(served.not_before, served.not_after)
         self.changed()
+
+    def _serve(self, chain: KeyedChain, rsa: KeyedChain | None, now: float) -> ServedCertificate:
+        if rsa is not None:
+            try:
+                return serve(chain, self._server_public, now, rsa=rsa)
+            except ssl.SSLError:
+                pass  # of the two the other one is needed, and may be sound
+        return serve(chain, self._server_public, now)
 
     def _status(self, name: str) -> CertificateStatus:
         return self.statuses.setdefault(name, CertificateStatus(name, "acme"))

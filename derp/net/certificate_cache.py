@@ -4,6 +4,8 @@ Certificates by ACME on disk, where and as the reference keeps them.
 ========================  =================================================================
 names (Go ``autocert``)
 ``<host>``                private key PEM, then the chain, leaf first; EC keys only
+``<host>+rsa``            the same with an RSA key: what autocert got for clients without
+                          ECDSA. Served beside the other until it ends; we never get one
 ``acme_account+key``      the account's key; ``acme_account.key`` is its old name
 addresses (``ipcert.go``)
 ``<ip>.crt``, ``.key``    chain and key; ``:`` of the address is written ``.``
@@ -18,9 +20,9 @@ a file with more for broken). What cannot be used is as good as not there.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from twisted.logger import Logger
 
 from derp.errors import ConfigError
@@ -47,6 +49,9 @@ class CertificateStore(Protocol):
     def load(self, name: str, now: float) -> KeyedChain | None:
         """Read a certificate that may be served at this time; ``None`` if there is none."""
 
+    def load_rsa(self, name: str, now: float) -> KeyedChain | None:
+        """Read one to be served beside it, to clients that know no ECDSA."""
+
     def save(self, name: str, chain: KeyedChain) -> None:
         """
         Write a certificate.
@@ -72,7 +77,14 @@ class HostFiles:
 
     def load(self, name: str, now: float) -> KeyedChain | None:
         """See :class:`CertificateStore`."""
-        path = self._directory / name
+        return self._load(name, name, ec.EllipticCurvePublicKey, now)
+
+    def load_rsa(self, name: str, now: float) -> KeyedChain | None:
+        """See :class:`CertificateStore`."""
+        return self._load(name, f"{name}+rsa", rsa.RSAPublicKey, now)
+
+    def _load(self, name: str, file_name: str, kind: type[Any], now: float) -> KeyedChain | None:
+        path = self._directory / file_name
         content = _read(path)
         if content is None:
             return None
@@ -81,7 +93,7 @@ class HostFiles:
         except ConfigError as error:
             log.warn("a cached certificate is not used: {error}", error=error)
             return None
-        if not isinstance(chain.leaf.public_key(), ec.EllipticCurvePublicKey):
+        if not isinstance(chain.leaf.public_key(), kind):
             return None
         return chain if usable(chain, name, now) else None
 
@@ -117,6 +129,10 @@ class AddressFiles:
             log.warn("a cached certificate is not used: {error}", error=error)
             return None
         return chain if usable(chain, name, now) else None
+
+    def load_rsa(self, name: str, now: float) -> KeyedChain | None:
+        """There are none for addresses."""
+        return None
 
     def save(self, name: str, chain: KeyedChain) -> None:
         """See :class:`CertificateStore`. Key first, as the reference."""

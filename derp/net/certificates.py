@@ -89,18 +89,25 @@ def serve(
     *,
     alpn: Sequence[str] = (HTTP_1_1,),
     num_tickets: int = 0,
+    rsa: KeyedChain | None = None,
 ) -> ServedCertificate:
     """
     Make a certificate ready, with a fresh meta certificate behind it.
 
     :param server_public: the relay's own key, told by the meta certificate.
     :param now: Unix time in seconds; the meta certificate is valid 30 days around it.
+    :param rsa: another one with an RSA key, for clients that know no ECDSA.
     :raises ssl.SSLError: if OpenSSL does not take certificate or key.
     """
     metacert = build_metacert(server_public, now)
     return ServedCertificate(
         server_context(
-            chain.chain_pem, chain.key_pem, metacert.pem, alpn=alpn, num_tickets=num_tickets
+            chain.chain_pem,
+            chain.key_pem,
+            metacert.pem,
+            alpn=alpn,
+            num_tickets=num_tickets,
+            rsa_pem=rsa.key_pem + rsa.chain_pem if rsa else b"",
         ),
         chain.leaf_der,
         chain.leaf.not_valid_before_utc.timestamp(),

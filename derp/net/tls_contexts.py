@@ -40,6 +40,10 @@ TLS12_CIPHERS: Final = ":".join(
 """Go's default suites for TLS 1.2: forward secret, no 3DES, no static RSA, no finite-field DH."""
 
 
+_PRIORITIZE_CHACHA: Final = 1 << 21
+"""``SSL_OP_PRIORITIZE_CHACHA``: clients that want ChaCha20 most have it all the same."""
+
+
 def server_context(
     chain_pem: bytes,
     key_pem: bytes,
@@ -47,6 +51,7 @@ def server_context(
     *,
     alpn: Sequence[str] = (HTTP_1_1,),
     num_tickets: int = 0,
+    rsa_pem: bytes = b"",
 ) -> ssl.SSLContext:
     """
     Make a context that serves ``chain_pem`` and then the meta certificate.
@@ -57,6 +62,9 @@ def server_context(
     :param alpn: protocols to agree on. Without one in common OpenSSL goes on without ALPN:
         who chooses the context must have refused such a client.
     :param num_tickets: session tickets sent after a TLS 1.3 handshake.
+    :param rsa_pem: RSA key and chain for clients that do not know the other's algorithm. Ours
+        is the order of preference then: OpenSSL, asked to take the client's, would give the
+        RSA certificate to most.
     :raises ssl.SSLError: if OpenSSL takes the certificate or the key not at all (for instance
         an RSA key of 1024 bits), or they do not belong together.
     """
@@ -68,10 +76,17 @@ def server_context(
     context.num_tickets = num_tickets
     context.set_alpn_protocols(list(alpn))
     # Key first: nothing that stands in a chain file can come before it.
-    with _file_of(b"\n".join((key_pem, chain_pem, metacert_pem))) as path:
+    _load(context, b"\n".join((key_pem, chain_pem, metacert_pem)))
+    if rsa_pem:
+        _load(context, b"\n".join((rsa_pem, metacert_pem)))
+        context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | _PRIORITIZE_CHACHA
+    return context
+
+
+def _load(context: ssl.SSLContext, content: bytes) -> None:
+    with _file_of(content) as path:
         # Without a password OpenSSL would ask the terminal for one.
         context.load_cert_chain(path, password="")
-    return context
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from cryptography.hazmat.primitives.serialization import PrivateFormat
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial import util
@@ -22,13 +23,19 @@ from derp.net.acme_rotation import TxacmeRotation
 from derp.net.cert_files import parse_keyed_chain
 from derp.net.certificate_cache import HostFiles
 from derp.wire.jose import AccountKey
-from tests.certificate_files import NOW, issue
+from tests.certificate_files import NOW, Issued, issue
 from tests.net.fake_ca import BASE, FakeCA, problem
 from tests.net.test_acme_client import FakeSolver
+from tests.tls_clients import client_context, shake_hands
 
 NAME = "derp.example.com"
 DAY = 86400.0
 SERVER_KEY = bytes(range(32))
+
+
+def der(issued: Issued) -> bytes:
+    """A certificate as it goes over the wire."""
+    return issued.certificate.public_bytes(Encoding.DER)
 
 
 class CertificatesCase(SynchronousTestCase):
@@ -117,6 +124,27 @@ class ServingTests(CertificatesCase):
         self.clock.advance(10 * DAY)
         self.assertIsInstance(self.made.context_for(NAME), Deferred)
         self.clock.advance(0)
+
+    def test_rsa_beside(self) -> None:
+        """What autocert got for clients without ECDSA is served to them, while it can be."""
+        old = issue([NAME], key=rsa.generate_private_key(65537, 2048))
+        weak = issue([NAME], key=rsa.generate_private_key(65537, 1024))
+        client = client_context(
+            maximum=ssl.TLSVersion.TLSv1_2, ciphers="ECDHE-RSA-AES128-GCM-SHA256"
+        )
+        self.place.mkdir()
+        self.get()
+        self.assertRaises(ssl.SSLError, shake_hands, self.get(), client)
+        (self.place / f"{NAME}+rsa").write_bytes(old.key_pem() + old.pem)
+        self.made = self.make()
+        self.made.load([NAME])
+        self.assertEqual(shake_hands(self.get(), client).chain[0], der(old))
+        (self.place / f"{NAME}+rsa").write_bytes(weak.key_pem() + weak.pem)
+        self.made = self.make()
+        self.made.load([NAME])
+        self.assertRaises(ssl.SSLError, shake_hands, self.get(), client)
+        self.assertNotEqual(shake_hands(self.get(), client_context()).chain[0], der(old))
+        self.assertEqual(self.ca.asked("/new-order"), 1)
 
     def test_unwritable_directory(self) -> None:
         """It is served from memory and written as soon as that works."""

@@ -52,6 +52,21 @@ class HostFilesTests(CacheCase):
         assert chain is not None
         self.assertEqual(chain.certificates, (leaf.certificate, issuer.certificate))
 
+    def test_rsa(self) -> None:
+        """autocert's second file, for clients without ECDSA, has an RSA key or does not count."""
+        files = HostFiles(self.place)
+        self.assertIsNone(files.load_rsa(NAME, NOW))
+        old = issue([NAME], key=rsa.generate_private_key(65537, 2048))
+        self.put(f"{NAME}+rsa", keyed(old))
+        chain = files.load_rsa(NAME, NOW)
+        assert chain is not None
+        self.assertEqual(chain.leaf, old.certificate)
+        self.assertIsNone(files.load(NAME, NOW))
+        self.assertIsNone(files.load_rsa(NAME, NOW + 91 * 86400))
+        self.put(f"{NAME}+rsa", keyed(issue([NAME])))
+        self.assertIsNone(files.load_rsa(NAME, NOW))
+        self.assertIsNone(AddressFiles(self.place).load_rsa(NAME, NOW))
+
     def test_misses(self) -> None:
         """What cannot be served is as good as not there, and stays there."""
         ended = issue([NAME], begins=timedelta(days=-9), ends=timedelta(days=-1))

@@ -48,6 +48,29 @@ class ServerContextTests(SynchronousTestCase):
             self.assertEqual(seen.chain, [*expected, METACERT.der])
             self.assertEqual(find_server_key(seen.chain), (SERVER_PUBLIC, 2))
 
+    def test_rsa_beside(self) -> None:
+        """Who knows ECDSA gets that certificate, others RSA's, both with the meta certificate."""
+        old = issue(["relay.example.test"], key=rsa.generate_private_key(65537, 2048))
+        pem = old.key_pem() + old.pem
+        context = server_context(LEAF.pem, LEAF.key_pem(), METACERT.pem, rsa_pem=pem)
+        for client, expected in (
+            (client_context(), LEAF),
+            (client_context(maximum=TLS_1_2), LEAF),
+            (client_context(maximum=TLS_1_2, ciphers="ECDHE-RSA-AES128-GCM-SHA256"), old),
+        ):
+            seen = shake_hands(context, client)
+            leaf = expected.certificate.public_bytes(Encoding.DER)
+            self.assertEqual(seen.chain, [leaf, METACERT.der])
+
+    def test_rsa_beside_and_the_clients_order(self) -> None:
+        """Who wants ChaCha20 most has it."""
+        old = issue(["relay.example.test"], key=rsa.generate_private_key(65537, 2048))
+        pem = old.key_pem() + old.pem
+        context = server_context(LEAF.pem, LEAF.key_pem(), METACERT.pem, rsa_pem=pem)
+        wanted = "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-GCM-SHA256"
+        seen = shake_hands(context, client_context(maximum=TLS_1_2, ciphers=wanted))
+        self.assertEqual(seen.cipher, "ECDHE-ECDSA-CHACHA20-POLY1305")
+
     def test_chain_does_not_grow(self) -> None:
         """Many handshakes of one context give the same two certificates."""
         context = context_of()
