@@ -56,8 +56,12 @@ class FileLinks(SphinxTransform):
     def apply(self, **kwargs: Any) -> None:
         for link in list(self.document.findall(nodes.reference)):
             path = link.get("refuri", "")
-            if "://" not in path and path.endswith((".rst", ".md")):
+            if not path or "://" in path:
+                continue
+            if path.endswith((".rst", ".md")):
                 link.replace_self(self._page_link(link, path))
+            else:  # a folder or file that is not among the pages
+                link.replace_self(nodes.inline("", link.astext()))
 
     def _page_link(self, link: nodes.reference, path: str) -> nodes.Node:
         docname = self.env.docname
