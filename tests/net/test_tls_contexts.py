@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import stat
 from pathlib import Path
@@ -19,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from derp.net.tls_contexts import TLS12_CIPHERS, server_context
 from derp.wire.metacert import build_metacert, find_server_key
 from tests.certificate_files import NOW, Issued, issue
-from tests.tls_clients import client_context, shake_hands
+from tests.tls_clients import client_context, client_hello, shake_hands
 
 SERVER_PUBLIC = bytes(range(32))
 METACERT = build_metacert(SERVER_PUBLIC, NOW)
@@ -61,6 +62,28 @@ class ServerContextTests(SynchronousTestCase):
             seen = shake_hands(context, client)
             leaf = expected.certificate.public_bytes(Encoding.DER)
             self.assertEqual(seen.chain, [leaf, METACERT.der])
+
+    def test_rsa_beside_and_go(self) -> None:
+        """Go names RSA first, as its own servers ignore; ours do as well."""
+        old = issue(["relay.example.test"], key=rsa.generate_private_key(65537, 2048))
+        pem = old.key_pem() + old.pem
+        context = server_context(LEAF.pem, LEAF.key_pem(), METACERT.pem, rsa_pem=pem)
+        hello = client_hello(client_context(maximum=TLS_1_2))
+        extension = re.search(rb"\x00\x0d(..)(..)", hello, re.DOTALL)
+        assert extension is not None
+        start, length = extension.end(), int.from_bytes(extension[2], "big")
+        self.assertEqual(int.from_bytes(extension[1], "big"), length + 2)
+        pairs = [hello[at : at + 2] for at in range(start, start + length, 2)]
+        turned = hello[:start] + b"".join(reversed(pairs)) + hello[start + length :]
+        self.assertNotEqual(turned, hello)
+        for asked in (hello, turned):
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            server = context.wrap_bio(incoming, outgoing, server_side=True)
+            incoming.write(asked)
+            self.assertRaises(ssl.SSLWantReadError, server.do_handshake)
+            answer = outgoing.read()
+            self.assertIn(LEAF.certificate.public_bytes(Encoding.DER), answer)
+            self.assertNotIn(old.certificate.public_bytes(Encoding.DER), answer)
 
     def test_rsa_beside_and_the_clients_order(self) -> None:
         """Who wants ChaCha20 most has it."""
