@@ -39,7 +39,6 @@ class WhenTests(SynchronousTestCase):
 
     def the_hint(self, *arguments: Any) -> str:
         (hint,) = self.said(*arguments)
-        self.assertIn("--trusted-proxies", hint)
         return hint
 
     def test_all_well(self) -> None:
@@ -80,6 +79,15 @@ class WhenTests(SynchronousTestCase):
         for page in ("/derp", "/readyz", "/derp/probe", "/generate_204", "/"):
             self.assertEqual(self.said(PROXY, get(page)), [])
             self.assertEqual(self.said(STRANGER, get(page, FORWARDED)), [])
+
+    def test_upgrade_lost(self) -> None:
+        """A client's request without its Upgrade header has come through a proxy."""
+        hint = self.the_hint(STRANGER, get("/derp", "User-Agent: Go-http-client/1.1", FORWARDED))
+        self.assertTrue(hint.startswith("192.0.2.99 passes /derp on without"), hint)
+
+    def test_browser(self) -> None:
+        """Somebody who looks at the path with a browser."""
+        self.assertEqual(self.said(STRANGER, get("/derp", "User-Agent: Mozilla/5.0")), [])
 
     def test_stray_header(self) -> None:
         """A PROXY header of somebody we do not trust, in both versions."""
