@@ -15,6 +15,7 @@ from derp.probe_config import ProbeConfig
 from derp.probe_flags import ALERTS, FLAGS
 from derp.prober.alerts import AlertConfig
 from derp.prober.map_checks import Intervals
+from derp.prober.tolerance import Tolerance
 from derp.setec_flags import secrets_cache, secrets_url
 
 MIN_INTERVAL: Final = 0.05
@@ -69,6 +70,7 @@ def probe_config_from_flags(
         bandwidth_size=_count(flags, "bw-probe-size-bytes", MAX_SIZE, "bytes"),
         qd_rate=_count(flags, "qd-packets-per-second", MAX_RATE, "packets per second"),
         qd_timeout=_qd_timeout(flags),
+        tolerance=_tolerance(flags),
         mesh_key=mesh_key,
         secrets_url=setec,
         secrets_path_prefix=flags.text("secrets-path-prefix"),
@@ -114,6 +116,21 @@ def _qd_timeout(flags: FlagValues) -> float:
             "will: give a duration such as 5s"
         )
     return seconds
+
+
+def _tolerance(flags: FlagValues) -> Tolerance:
+    latency, loss = flags.float("max-latency"), flags.float("max-loss")
+    if not 0 <= latency <= MAX_INTERVAL:
+        raise ConfigError(
+            f"--max-latency: nothing arrives within {format_duration(latency)}: give a duration "
+            "such as 200ms, or 0 for any"
+        )
+    if not 0 <= loss < 100:
+        raise ConfigError(
+            f"--max-loss: {loss:g} is no percentage to stay below: give a number below 100, or 0 "
+            "not to count"
+        )
+    return Tolerance(latency=latency, loss=loss / 100)
 
 
 def _alerts(flags: FlagValues) -> AlertConfig:

@@ -8,6 +8,7 @@ from derp.config import DebugKnobs
 from derp.prober.alerts import AlertConfig
 from derp.prober.map_checks import Intervals
 from derp.prober.targets import BANDWIDTH_SIZE, QUEUE_DELAY_TIMEOUT_S
+from derp.prober.tolerance import Tolerance
 
 DERP_MAP = "https://login.tailscale.com/derpmap/default"
 """Tailscale's own."""
@@ -35,6 +36,7 @@ class ProbeConfig:
     qd_rate: int = 0
     """Packets per second; 0 is not to measure queuing delay."""
     qd_timeout: float = QUEUE_DELAY_TIMEOUT_S
+    tolerance: Tolerance = field(default_factory=Tolerance)
     mesh_key: bytes | None = field(default=None, repr=False)
     """32 raw bytes; ``None`` is none, or one that is still to come (``secrets_url``)."""
     secrets_url: str = ""

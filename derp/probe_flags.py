@@ -73,6 +73,20 @@ PROBES: Final = (
         "After how long such a packet counts as lost.",
     ),
     Flag(
+        "max-latency",
+        Kind.DURATION,
+        0.0,
+        "A STUN answer, or a packet through relays, that takes longer is a failure; 0 is to wait "
+        "as long as a probe does.",
+    ),
+    Flag(
+        "max-loss",
+        Kind.FLOAT,
+        0.0,
+        "Percentage of a node's last 100 STUN requests beyond which their loss is a failure; 0 is "
+        "not to count.",
+    ),
+    Flag(
         "spread",
         Kind.BOOL,
         True,

@@ -159,7 +159,12 @@ class ProbeService(MultiService):
             qd_timeout=config.qd_timeout,
         )
         map_probe = MapProbe(
-            self.prober, self._keeper, targets, config.intervals, config.region_code
+            self.prober,
+            self._keeper,
+            targets,
+            config.intervals,
+            config.region_code,
+            config.tolerance,
         )
         self.prober.add(MAP_PROBE, config.interval, map_probe.check)
 

@@ -13,6 +13,7 @@ from derp.probe_command_line import probe_config_from_flags
 from derp.probe_config import ProbeConfig
 from derp.probe_flags import FLAGS, GROUPS
 from derp.prober.map_checks import Intervals
+from derp.prober.tolerance import Tolerance
 
 KEY = "0123456789abcdef" * 4
 
@@ -67,9 +68,9 @@ class FlagTests(CommandLineTestCase):
         self.assertEqual({name: defaults[name] for name in REFERENCE}, REFERENCE)
 
     def test_ours(self) -> None:
-        """What is ours besides is about alerts; every flag is in one group."""
+        """What is ours is about alerts and what is worth one; every flag is in one group."""
         ours = {flag.name for flag in FLAGS} - set(REFERENCE)
-        self.assertEqual({name.split("-")[0] for name in ours}, {"alert"})
+        self.assertEqual({name.split("-")[0] for name in ours}, {"alert", "max"})
         self.assertEqual(len(FLAGS), sum(len(flags) for _, flags in GROUPS))
         self.assertEqual(len({flag.name for flag in FLAGS}), len(FLAGS))
 
@@ -99,6 +100,8 @@ class ConfigTests(CommandLineTestCase):
             "-qd-packets-per-second=6",
             "-qd-packet-timeout=7s",
             "-region-code=fra",
+            "--max-latency=200ms",
+            "--max-loss=2.5",
         )
         self.assertEqual(config.intervals, Intervals(mesh=1, stun=2, tls=3, bandwidth=4))
         found: dict[str, Any] = {
@@ -111,6 +114,7 @@ class ConfigTests(CommandLineTestCase):
             "qd_rate": 6,
             "qd_timeout": 7.0,
             "region_code": "fra",
+            "tolerance": Tolerance(latency=0.2, loss=0.025),
         }
         self.assertEqual({name: getattr(config, name) for name in found}, found)
 
@@ -153,6 +157,9 @@ class ConfigTests(CommandLineTestCase):
             ("-listen=:70000", "no port"),
             ("-secrets-url=ftp://x", "no http:// or https:// URL"),
             ("--alert-repeat=10ms", "no usable time"),
+            ("--max-latency=-1s", "give a duration"),
+            ("--max-loss=100", "no percentage"),
+            ("--max-loss=-1", "no percentage"),
         ):
             sentence = self.refused(line)
             flag = line.lstrip("-").partition("=")[0]

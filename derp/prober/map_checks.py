@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
-from typing import Final
+from typing import Final, Literal
 
 from twisted.logger import Logger
 
@@ -34,6 +34,7 @@ from derp.prober.prober import Prober
 from derp.prober.queue_delay_check import queue_delay_check
 from derp.prober.targets import Targets
 from derp.prober.tls_check import tls_check
+from derp.prober.tolerance import Tolerance, within
 from derp.prober.udp_check import udp_check
 from derp.quoting import quoted
 from derp.wire.derp_map import DERPMap, Node, Region
@@ -41,6 +42,7 @@ from derp.wire.derp_map import DERPMap, Node, Region
 log = Logger(namespace="derp")
 
 MAP_PROBE: Final = "derpmap-probe"
+EVERYTHING: Final = Tolerance()
 QD_RETRY_S: Final = 10.0
 """Seconds before the queuing delay is measured again after a failure."""
 MAX_PROBES: Final = 10_000
@@ -68,7 +70,11 @@ class Wanted:
 
 
 def checks_for(
-    derp_map: DERPMap, targets: Targets, intervals: Intervals, region_code: str = ""
+    derp_map: DERPMap,
+    targets: Targets,
+    intervals: Intervals,
+    region_code: str = "",
+    tolerance: Tolerance = EVERYTHING,
 ) -> dict[str, Wanted]:
     """
     Say which probes a map asks for.
@@ -78,8 +84,9 @@ def checks_for(
     :raises ProbeFailed: if there are none, or too many, or two of the same name.
     """
     found: dict[str, Wanted] = {}
+    plan = _Plan(targets, intervals, tolerance)
     for region in _regions(derp_map, region_code):
-        for name, wanted in _of_region(region, targets, intervals):
+        for name, wanted in plan.of_region(region):
             if name in found:
                 raise ProbeFailed(
                     f"two probes would be called {quoted(name)}: leave the slashes out of region "
@@ -108,77 +115,66 @@ def _regions(derp_map: DERPMap, code: str) -> list[Region]:
     return chosen
 
 
-def _of_region(
-    region: Region, targets: Targets, intervals: Intervals
-) -> Iterator[tuple[str, Wanted]]:
-    nodes = [replace(node, stun_only=False) for node in region.nodes]
-    for node in nodes:
-        yield from _of_node(region, node, targets, intervals)
-        for other in nodes:
-            yield from _of_pair(region, node, other, targets, intervals)
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What to probe of any map."""
 
+    targets: Targets
+    intervals: Intervals
+    tolerance: Tolerance
 
-def _of_node(
-    region: Region, node: Node, targets: Targets, intervals: Intervals
-) -> Iterator[tuple[str, Wanted]]:
-    name = f"derp/{region.code}/{node.name}"
-    origin = (region.region_id, node)
-    if intervals.tls > 0:
-        yield (
-            f"{name}/tls",
-            Wanted(intervals.tls, lambda: tls_check(targets, region, node), ("tls", origin)),
-        )
-    if intervals.stun <= 0 or node.stun_port is None:
-        return
-    if is_ipv4(node.ipv4):
-        yield (
-            f"{name}/udp",
-            Wanted(
-                intervals.stun, lambda: udp_check(targets, region, node, "ipv4"), ("udp", origin)
-            ),
-        )
-    if is_ipv6(node.ipv6):
-        yield (
-            f"{name}/udp6",
-            Wanted(
-                intervals.stun, lambda: udp_check(targets, region, node, "ipv6"), ("udp6", origin)
-            ),
-        )
+    def of_region(self, region: Region) -> Iterator[tuple[str, Wanted]]:
+        nodes = [replace(node, stun_only=False) for node in region.nodes]
+        for node in nodes:
+            yield from self._tls(region, node)
+            yield from self._stun(region, node)
+            for other in nodes:
+                yield from self._pair(region, node, other)
 
+    def _tls(self, region: Region, node: Node) -> Iterator[tuple[str, Wanted]]:
+        def make() -> Check:
+            return tls_check(self.targets, region, node)
 
-def _of_pair(
-    region: Region, source: Node, destination: Node, targets: Targets, intervals: Intervals
-) -> Iterator[tuple[str, Wanted]]:
-    """Probes of a pair look their nodes up at each run: only their labels are fixed."""
-    name = f"derp/{region.code}/{source.name}/{destination.name}"
-    labels = (region.region_id, source.host_name)
-    if intervals.mesh > 0:
-        yield (
-            f"{name}/mesh",
-            Wanted(
-                intervals.mesh,
-                lambda: mesh_check(targets, region, source, destination),
-                ("mesh", labels),
-            ),
-        )
-    if intervals.bandwidth > 0 and targets.bandwidth_size > 0:
-        yield (
-            f"{name}/bw",
-            Wanted(
-                intervals.bandwidth,
-                lambda: bandwidth_check(targets, region, source, destination),
-                ("bw", labels),
-            ),
-        )
-    if targets.qd_rate > 0:
-        yield (
-            f"{name}/qd",
-            Wanted(
-                -QD_RETRY_S,
-                lambda: queue_delay_check(targets, region, source, destination),
-                ("qd", labels),
-            ),
-        )
+        if self.intervals.tls > 0:
+            origin = ("tls", region.region_id, node)
+            yield f"derp/{region.code}/{node.name}/tls", Wanted(self.intervals.tls, make, origin)
+
+    def _stun(self, region: Region, node: Node) -> Iterator[tuple[str, Wanted]]:
+        def make(family: Literal["ipv4", "ipv6"]) -> Check:
+            return within(self.tolerance, udp_check(self.targets, region, node, family))
+
+        if self.intervals.stun <= 0 or node.stun_port is None:
+            return
+        name = f"derp/{region.code}/{node.name}"
+        if is_ipv4(node.ipv4):
+            origin = ("udp", region.region_id, node)
+            yield f"{name}/udp", Wanted(self.intervals.stun, lambda: make("ipv4"), origin)
+        if is_ipv6(node.ipv6):
+            origin = ("udp6", region.region_id, node)
+            yield f"{name}/udp6", Wanted(self.intervals.stun, lambda: make("ipv6"), origin)
+
+    def _pair(
+        self, region: Region, source: Node, destination: Node
+    ) -> Iterator[tuple[str, Wanted]]:
+        """Probes of a pair look their nodes up at each run: only their labels are fixed."""
+
+        def mesh() -> Check:
+            return within(self.tolerance, mesh_check(self.targets, region, source, destination))
+
+        def bandwidth() -> Check:
+            return bandwidth_check(self.targets, region, source, destination)
+
+        def queue_delay() -> Check:
+            return queue_delay_check(self.targets, region, source, destination)
+
+        name = f"derp/{region.code}/{source.name}/{destination.name}"
+        labels = (region.region_id, source.host_name)
+        if self.intervals.mesh > 0:
+            yield f"{name}/mesh", Wanted(self.intervals.mesh, mesh, ("mesh", *labels))
+        if self.intervals.bandwidth > 0 and self.targets.bandwidth_size > 0:
+            yield f"{name}/bw", Wanted(self.intervals.bandwidth, bandwidth, ("bw", *labels))
+        if self.targets.qd_rate > 0:
+            yield f"{name}/qd", Wanted(-QD_RETRY_S, queue_delay, ("qd", *labels))
 
 
 def is_ipv4(text: str) -> bool:
@@ -213,12 +209,14 @@ class MapProbe:
         targets: Targets,
         intervals: Intervals,
         region_code: str = "",
+        tolerance: Tolerance = EVERYTHING,
     ) -> None:
         self._prober = prober
         self._keeper = keeper
         self._targets = targets
         self._intervals = intervals
         self._region_code = region_code
+        self._tolerance = tolerance
         self._origins: dict[str, Hashable] = {}
         self._map: DERPMap | None = None
         self.check = Check(probe_class="derp_map", labels={}, run=self.run, findings=self._findings)
@@ -228,7 +226,9 @@ class MapProbe:
         derp_map = await self._keeper.refresh()
         if derp_map == self._map:
             return
-        wanted = checks_for(derp_map, self._targets, self._intervals, self._region_code)
+        wanted = checks_for(
+            derp_map, self._targets, self._intervals, self._region_code, self._tolerance
+        )
         new = {
             name: each.make()
             for name, each in wanted.items()
