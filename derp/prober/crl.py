@@ -16,19 +16,20 @@ Source: Go ``prober/tls.go``; RFC 5280 section 5.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPublicKeyTypes
 from cryptography.x509.oid import NameOID
 from twisted.internet.defer import CancelledError
-from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, RedirectAgent
 
-from derp.net.bounded_http import BrokenAnswer, NoAnswer, read_body, send
+from derp.errors import ConfigError
+from derp.net.bounded_http import BrokenAnswer, Head, NoAnswer, read_body
+from derp.net.outgoing_http import OutgoingHTTP
 from derp.prober.check import ProbeFailed
 from derp.quoting import quoted
 
@@ -36,8 +37,8 @@ MAX_CRL: Final = 10 << 20
 """Bytes."""
 SHORT_LIVED: Final = timedelta(days=10)
 """A certificate that lives no longer needs no list (CA/Browser Forum BR 4.9.7)."""
-_CONNECT_S: Final = 10.0
-_REDIRECTS: Final = 5
+MAX_REDIRECTS: Final = 9
+_REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 _CRL_SINCE: Final = datetime(2025, 5, 7, tzinfo=UTC)
 """From here on all of Let's Encrypt's name a list."""
 _LETS_ENCRYPT: Final = "Let's Encrypt"
@@ -75,13 +76,16 @@ def crl_url(cert: x509.Certificate) -> str:
 
 
 async def check_revocation(
-    reactor: Any, leaf: x509.Certificate, chain: Sequence[x509.Certificate], agent: Any = None
+    reactor: Any,
+    leaf: x509.Certificate,
+    chain: Sequence[x509.Certificate],
+    environ: Mapping[str, str],
 ) -> str:
     """
     Look whether a certificate has been revoked.
 
     :param chain: what was presented with it, itself included or not.
-    :param agent: makes the request; a plain one if missing.
+    :param environ: names the proxy to use, if there is one.
     :return: what is known, in words.
     :raises ProbeFailed: if it has been, or if that cannot be known and ought to be.
         Cancelling gives up.
@@ -91,7 +95,7 @@ async def check_revocation(
         _need_no_crl(leaf)
         return "no revocation list"
     issuer = _issuer_in(leaf, chain)
-    data = await fetch_crl(reactor, url, agent)
+    data = await fetch_crl(reactor, url, environ)
     look_up(leaf, issuer, data, url)
     return "not revoked"
 
@@ -122,32 +126,45 @@ def look_up(leaf: x509.Certificate, issuer: x509.Certificate, data: bytes, url: 
         )
 
 
-async def fetch_crl(reactor: Any, url: str, agent: Any = None) -> bytes:
+async def fetch_crl(reactor: Any, url: str, environ: Mapping[str, str]) -> bytes:
     """
     Get a list, of at most 10 MiB.
 
     :raises ProbeFailed: if it cannot be got.
     """
     what = f"revocation list {quoted(url)}"
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise ProbeFailed(f"{what} of the certificate is at no http:// URL, and cannot be checked")
-    if agent is None:
-        agent = Agent(reactor, BrowserLikePolicyForHTTPS(), _CONNECT_S)
+    http = None
     try:
-        head = await send(reactor, RedirectAgent(agent, _REDIRECTS), "GET", url, {})
+        http = OutgoingHTTP(reactor, environ)
+        head = await _get(http, url)
         if head.status != 200:
             await head.drop()
             raise ProbeFailed(f"{what}: the server answers {head.status_line}, not 200")
         data = await read_body(head, MAX_CRL + 1)
-    except (NoAnswer, BrokenAnswer) as error:
+    except (NoAnswer, BrokenAnswer, ConfigError, ValueError) as error:
         raise ProbeFailed(f"{what} cannot be got: {error}") from error
     except CancelledError:
         raise ProbeFailed(
             f"{what} did not come in time: is its server reachable from here?"
         ) from None
+    finally:
+        if http is not None:
+            await http.close()
     if len(data) > MAX_CRL:
         raise ProbeFailed(f"{what} is longer than {MAX_CRL >> 20} MiB, and was not read")
     return data
+
+
+async def _get(http: OutgoingHTTP, url: str) -> Head:
+    for _ in range(MAX_REDIRECTS + 1):
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise NoAnswer("lists are fetched from http:// URLs alone")
+        head = await http.send("GET", url, {})
+        if head.status not in _REDIRECTS or not head.location:
+            return head
+        await head.drop()
+        url = urljoin(url, head.location)
+    raise NoAnswer(f"stopped after {MAX_REDIRECTS + 1} redirects")
 
 
 def _need_no_crl(leaf: x509.Certificate) -> None:

@@ -34,8 +34,9 @@ it is known:
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -57,8 +58,8 @@ class Targets:
     mesh_key: bytes | None = field(default=None, repr=False)
     """Makes our clients mesh peers, who are exempt from admission and limits."""
     wall_time: Callable[[], float] = time.time
-    agent: Any = None
-    """Makes the HTTP requests for revocation lists (``IAgent``); a plain one if ``None``."""
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
+    """Names the proxy for requests of HTTP."""
     bandwidth_size: int = BANDWIDTH_SIZE
     """Bytes of one transfer (``-bw-probe-size-bytes``)."""
     qd_rate: int = 0

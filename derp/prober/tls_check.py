@@ -89,7 +89,7 @@ class _TLSCheck:
         problems = date_problems(certs, now)
         try:
             revocation = await check_revocation(
-                self._targets.reactor, certs[0], certs, self._targets.agent
+                self._targets.reactor, certs[0], certs, self._targets.environ
             )
             self.findings = {**self.findings, "revocation": revocation}
         except ProbeFailed as problem:

@@ -68,7 +68,7 @@ class NeedTests(SynchronousTestCase):
 
     def check(self, issuer: CA, begins: datetime, ends: timedelta = 60 * DAY) -> Any:
         leaf = issuer.leaf(begins=begins - NOW, ends=ends).certificate
-        checking = check_revocation(None, leaf, [leaf, issuer.certificate])
+        checking = check_revocation(None, leaf, [leaf, issuer.certificate], {})
         return Deferred.fromCoroutine(checking)
 
     def test_other_ca(self) -> None:
@@ -94,7 +94,7 @@ class NeedTests(SynchronousTestCase):
     def test_no_issuer(self) -> None:
         """A list cannot be checked without the issuer's key, and nothing is fetched for it."""
         for chain in ([], [LEAF], [LEAF, make_ca().certificate]):
-            checking = Deferred.fromCoroutine(check_revocation(None, LEAF, chain))
+            checking = Deferred.fromCoroutine(check_revocation(None, LEAF, chain, {}))
             error = self.failureResultOf(checking, ProbeFailed).value
             self.assertIn("serve the whole chain", str(error))
 
@@ -137,7 +137,7 @@ class FetchTests(TestCase):
 
     async def refuses(self, url: str) -> str:
         try:
-            await fetch_crl(reactor, url)
+            await fetch_crl(reactor, url, {})
         except ProbeFailed as problem:
             self.assertIn(url, str(problem))
             return str(problem)
@@ -146,18 +146,27 @@ class FetchTests(TestCase):
     async def test_fetched(self) -> None:
         """The body comes as it is, packed or not, also from where it was moved."""
         data = ROOT.crl()
-        self.assertEqual(await fetch_crl(reactor, self.serve(self.page(data))), data)
+        self.assertEqual(await fetch_crl(reactor, self.serve(self.page(data)), {}), data)
         packed = self.page(gzip.compress(data), "Content-Encoding: gzip")
-        self.assertEqual(await fetch_crl(reactor, self.serve(packed)), data)
+        self.assertEqual(await fetch_crl(reactor, self.serve(packed), {}), data)
         moved = self.page(b"", f"Location: {self.serve(self.page(data))}", status="302 Found")
-        self.assertEqual(await fetch_crl(reactor, self.serve(moved)), data)
+        self.assertEqual(await fetch_crl(reactor, self.serve(moved), {}), data)
         self.assertTrue(self.requests[0].startswith(b"GET /1.crl HTTP/1.1\r\n"))
+
+    async def test_proxy(self) -> None:
+        """Requests go through the environment's proxy."""
+        data = ROOT.crl()
+        proxy = self.serve(self.page(data)).removesuffix("/1.crl")
+        self.assertEqual(await fetch_crl(reactor, URL, {"http_proxy": proxy}), data)
+        self.assertTrue(self.requests[0].startswith(b"GET http://crl.example/1.crl HTTP/1.1\r\n"))
+        with self.assertRaisesRegex(ProbeFailed, "http_proxy names no HTTP proxy"):
+            await fetch_crl(reactor, URL, {"http_proxy": "ftp://x"})
 
     async def test_revocation(self) -> None:
         """A certificate is looked up in the list it names."""
         good = ROOT.leaf(url=self.serve(self.page(ROOT.crl(1)))).certificate
         chain = [good, ROOT.certificate]
-        self.assertEqual(await check_revocation(reactor, good, chain), "not revoked")
+        self.assertEqual(await check_revocation(reactor, good, chain, {}), "not revoked")
 
     async def test_status(self) -> None:
         """Anything but 200 is an error, and told."""
@@ -168,7 +177,7 @@ class FetchTests(TestCase):
         """Nothing longer than the limit is taken, and no more than that is read."""
         self.patch(crl, "MAX_CRL", 1 << 10)
         body = bytes(1 << 10)
-        self.assertEqual(await fetch_crl(reactor, self.serve(self.page(body))), body)
+        self.assertEqual(await fetch_crl(reactor, self.serve(self.page(body)), {}), body)
         self.assertIn("longer than", await self.refuses(self.serve(self.page(body + b"x"))))
         bomb = self.page(gzip.compress(bytes(1 << 20)), "Content-Encoding: gzip")
         self.assertIn("longer than", await self.refuses(self.serve(bomb)))
@@ -177,6 +186,8 @@ class FetchTests(TestCase):
         """Servers that speak no HTTP, or stop in the middle, are told of."""
         for answer in (b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx"):
             self.assertIn("cannot be got", await self.refuses(self.serve(answer)))
+        away = self.page(b"", "Location: file:///etc/passwd", status="302 Found")
+        self.assertIn("from http:// URLs alone", await self.refuses(self.serve(away)))
         loop = self.page(b"", "Location: /1.crl", status="302 Found")
         self.assertIn("cannot be got", await self.refuses(self.serve(loop)))
 
@@ -189,13 +200,18 @@ class FetchTests(TestCase):
 
     async def test_no_http(self) -> None:
         """Lists in directories are not fetched."""
-        self.assertIn("http://", await self.refuses("ldap://ca.example/cn=CRL"))
+        for url in ("ldap://ca.example/cn=CRL", "file:///etc/passwd", "1.crl"):
+            self.assertIn("from http:// URLs alone", await self.refuses(url))
+        for url in ("http://[::1/1.crl", "http://crl.example:x/", "http://"):
+            self.assertIn("cannot be got", await self.refuses(url))
 
     async def test_given_up(self) -> None:
         """A server that stops at any point is given up in words, and nothing is left of it."""
         whole = self.page(ROOT.crl())
         for answer in (b"", whole[:20], whole[:-9]):
-            fetching = Deferred.fromCoroutine(fetch_crl(reactor, self.serve(answer, stays=True)))
+            fetching = Deferred.fromCoroutine(
+                fetch_crl(reactor, self.serve(answer, stays=True), {})
+            )
             reactor.callLater(0.05, fetching.cancel)
             with self.assertRaisesRegex(ProbeFailed, "did not come in time"):
                 await fetching
