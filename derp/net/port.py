@@ -77,10 +77,12 @@ def open_listener(host: str, port: int, options: TCPOptions, *, flag: str) -> so
     Bind and listen.
 
     :param host: an address, or empty for all: IPv6 and IPv4 on one socket, and IPv4 alone
-        where IPv6 is switched off. ``::`` is both families, too, as in Go.
+        where IPv6 is switched off. ``0.0.0.0`` and ``::`` are both families, too, as in Go.
     :param flag: the command line's name for this port, for the error.
     :raises ConfigError: naming flag, address, what was wrong and the cure.
     """
+    if host == "0.0.0.0":  # noqa: S104 - it is what was asked for
+        host = ""
     if host:
         families = [socket.AF_INET6 if ":" in host else socket.AF_INET]
     else:

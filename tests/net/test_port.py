@@ -114,7 +114,7 @@ class OpenListenerTests(ListenerCase):
         """Without an address one socket takes IPv6 and IPv4."""
         if not has_ipv6():
             raise SkipTest("no IPv6 on this machine")
-        for host in ("", "::"):
+        for host in ("", "0.0.0.0", "::"):
             listener = self.listen(host)
             self.assertEqual(listener.family, socket.AF_INET6)
             self.accepted(listener, "127.0.0.1")
@@ -170,8 +170,12 @@ class OpenListenerTests(ListenerCase):
 
     def test_the_fallback_fails(self) -> None:
         """Where IPv4 is the fall-back, its error is the one that matters."""
-        taken = self.listen("0.0.0.0").getsockname()[1]
         real = socket.socket
+        other = real()
+        self.addCleanup(other.close)
+        other.bind(("0.0.0.0", 0))
+        other.listen()
+        taken = other.getsockname()[1]
 
         def without(family: int, *args: Any) -> socket.socket:
             if family == socket.AF_INET6:
