@@ -150,7 +150,7 @@ def _with_ports(script: str, ports: dict[str, str]) -> str:
         script = re.sub(
             re.escape(written) + r"(?![:\w])", f"{scheme}://127.0.0.1:{by_flag[flag]}", script
         )
-    return script.replace("203.0.113.7", f"127.0.0.1:{by_flag['(-a)']}")
+    return script
 
 
 def _until_ready(process: subprocess.Popen[str]) -> str:
