@@ -93,6 +93,8 @@ class Door:
         """How many are on their way in."""
         self.refused_for_rate = 0
         self.refused_for_handshakes = 0
+        self.cut_for_silence = 0
+        """Connections that had said nothing and made room for newcomers."""
         self._most = 0
         self._bucket: TokenBucket | None = None
         self.apply(limits, now)
@@ -106,9 +108,14 @@ class Door:
             else None
         )
 
+    @property
+    def crowded(self) -> bool:
+        """Whether there is no room for one more (``--max-handshakes``)."""
+        return bool(self._most) and self.handshakes >= self._most
+
     def opens(self, now: float) -> bool:
         """Whether one more connection is let in; it is then on its way."""
-        if self._most and self.handshakes >= self._most:
+        if self.crowded:
             self.refused_for_handshakes += 1
             return False
         if self._bucket is not None and not self._bucket.take(1, now):

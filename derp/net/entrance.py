@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from derp.net.first_request import FirstRequest
+from derp.net.on_their_way import OnTheirWay, Ticket
 from derp.net.proxy_greeting import ProxyGreeting
 from derp.net.socket_address import address_of
 from derp.net.tls_transport import TLSTransport
@@ -32,21 +33,6 @@ if TYPE_CHECKING:
     from derp.net.web import WebSite
 
 
-class Ticket:
-    """One connection's place among those on their way; given back once."""
-
-    __slots__ = ("_door",)
-
-    def __init__(self, door: Door) -> None:
-        self._door: Door | None = door
-
-    def give_back(self) -> None:
-        """It has arrived, or is gone. Harmless twice."""
-        door, self._door = self._door, None
-        if door is not None:
-            door.passed()
-
-
 class Entrance:
     """
     Makes greeters for listening ports.
@@ -58,12 +44,12 @@ class Entrance:
     def __init__(self, hub: Hub, wheel: TimerWheel, door: Door, proxies: TrustedProxies) -> None:
         self._hub = hub
         self._wheel = wheel
-        self._door = door
+        self._on_their_way = OnTheirWay(door)
         self._proxies = proxies
 
     def opens(self) -> bool:
         """Whether one more connection may come in; to be asked at each ``accept``."""
-        return self._door.opens(self._hub.reactor.seconds())
+        return self._on_their_way.admit(self._hub.reactor.seconds())
 
     def greeter(
         self, site: WebSite, stats: ListenerStats, chooser: CertificateChooser | None
@@ -75,7 +61,7 @@ class Entrance:
         """
 
         def greet(sock: socket.socket, peer: Any) -> None:
-            ticket = Ticket(self._door)
+            ticket = self._on_their_way.ticket(self._hub.reactor.seconds())
             try:
                 if self._proxies and self._proxies.trusts(address_of(peer)):
                     self._ask_proxy(sock, peer, ticket, enter)
@@ -88,6 +74,7 @@ class Entrance:
         def enter(sock: socket.socket, peer: Any, ticket: Ticket, *, named: bool = False) -> None:
             if chooser is None:
                 plain = StreamTransport(self._hub, self._wheel, sock, peer)
+                ticket.transport = plain
                 plain.on_end = ticket.give_back
                 plain.start(_protocol(site, ticket, named))
                 return
@@ -100,6 +87,7 @@ class Entrance:
                 build=lambda _: _protocol(site, ticket, named),
                 stats=stats,
             )
+            ticket.transport = secure
             secure.on_end = ticket.give_back
             secure.begin()
 

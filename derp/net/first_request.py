@@ -42,6 +42,8 @@ class FirstRequest:
     __slots__ = ("_arrived", "_deadlines", "_derp", "_named", "_site", "__weakref__", "transport")
 
     factory = None
+    silent = True
+    """It is replaced as soon as it hears anything."""
 
     def __init__(
         self, site: WebSite, derp: DERPResource, arrived: Callable[[], None], *, named: bool

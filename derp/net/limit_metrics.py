@@ -63,6 +63,11 @@ def limit_metrics(limits: RelayLimits) -> Iterator[Metric]:
         value=limits.door.handshakes,
     )
     yield CounterMetricFamily(
+        "derp_limit_cut_silent_connections",
+        "Connections, silent or slow, that made room for newcomers (--max-handshakes).",
+        value=limits.door.cut_for_silence,
+    )
+    yield CounterMetricFamily(
         "derp_quota_refused_packets",
         "Packets thrown away because the month's volume is used up.",
         value=limits.packets_refused,

@@ -130,6 +130,11 @@ class TLSOpening:
         """Let the deadline run."""
         self._deadline = wheel.schedule(HANDSHAKE_S, self._timed_out)
 
+    @property
+    def silent(self) -> bool:
+        """Whether not a byte has come yet."""
+        return not self._reads
+
     def receive(self, data: memoryview) -> None:
         """Take what one read brought; ``data`` is the arena's and valid during the call."""
         self._reads += 1

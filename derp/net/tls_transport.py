@@ -238,5 +238,11 @@ class TLSTransport(StreamTransport):
         super().end()
         self._tls = None
 
+    @property
+    def silent(self) -> bool:
+        """See :attr:`StreamTransport.silent`."""
+        opening = self._opening
+        return super().silent if opening is None else opening.silent
+
     def getPeerCertificate(self) -> None:
         """See ``ISSLTransport.getPeerCertificate``: clients show none."""

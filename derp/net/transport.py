@@ -190,6 +190,11 @@ class StreamTransport(ClosableSocket):
         except OSError:
             return address_of(("0.0.0.0", 0))  # noqa: S104 - names nothing
 
+    @property
+    def silent(self) -> bool:
+        """Whether nothing of what it is there for has come yet (:mod:`derp.net.on_their_way`)."""
+        return getattr(self.protocol, "silent", False)
+
     def getHandle(self) -> socket.socket:
         """The socket, for its options and TCP_INFO."""
         return self._sock

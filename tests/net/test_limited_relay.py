@@ -226,6 +226,19 @@ class DoorTests(LimitedRelayCase):
         await self.join()
         self.assertEqual(relay.limits.door.handshakes, 0, "a client has arrived")
 
+    async def test_silence_makes_room(self) -> None:
+        """Who says nothing for a second makes room for a newcomer, the oldest first."""
+        clock = VirtualTime(reactor)
+        relay = self.limited(clock=clock, max_handshakes=3)
+        there = [await self.silent() for _ in range(3)]
+        await self.until(lambda: relay.limits.door.handshakes == 3, "all places taken")
+        await clock.pass_by(1.1)
+        self.assertEqual((await self.get(self.port, "/derp/probe")).status, 200)
+        await self.until(lambda: there[0].lost, "the oldest is cut")
+        self.assertEqual([each.lost for each in there], [True, False, False])
+        self.assertEqual(relay.limits.door.cut_for_silence, 1)
+        await self.join()
+
     async def test_handshakes_over_tls(self) -> None:
         """A place is given back when TLS fails, and when the first request comes."""
         config = self.config(stun=False, http_port=-1, max_handshakes=1)
