@@ -35,6 +35,8 @@ MAX_BURST_S: Final = 1.0
 """What was not sent for a longer time, as our own process stood still, is left out."""
 MAX_IN_FLIGHT: Final = 100_000
 """Packets we remember at a time; only absurd rates and time-outs come that far."""
+MAX_GIVEN_UP: Final = 1000
+"""Packets given up of which we still want to know whether they are lost, or only late."""
 SILENCE_S: Final = 1.0
 """So long after two time-outs without any packet the way counts as broken."""
 
@@ -133,6 +135,9 @@ class _Stream:
         self._tail = token_bytes(PACKET_LEN - NUMBER_LEN)
         self._flying: OrderedDict[int, float] = OrderedDict()
         """When each packet was sent that has not arrived, by its number, oldest first."""
+        self._given_up: OrderedDict[int, float] = OrderedDict()
+        self._late_by = 0.0
+        """What the last packet took that came too late."""
         self._number = 0
         self._failed = pair.wait()
         self._tick: IDelayedCall | None = None
@@ -176,15 +181,30 @@ class _Stream:
             if now - sent_at <= self._timeout:
                 break
             del self._flying[number]
-            self._measured.lost()
+            self._give_up(number, sent_at)
         silent = now - self._heard_at
         if silent > 2 * self._timeout + SILENCE_S and not self._failed.called:
-            self._failed.errback(
-                ProbeFailed(
-                    f"none of the packets {self._pair.way} has arrived for {silent:.1f} s:"
-                    " is the link between the relays cut, or the relay overloaded?"
-                )
+            self._failed.errback(ProbeFailed(self._explain(silent)))
+
+    def _give_up(self, number: int, sent_at: float) -> None:
+        self._measured.lost()
+        self._given_up[number] = sent_at
+        if len(self._given_up) > MAX_GIVEN_UP:
+            self._given_up.popitem(last=False)
+
+    def _explain(self, silent: float) -> str:
+        """Say why no packet has been in time."""
+        way = self._pair.way
+        if self._late_by:
+            return (
+                f"the packets {way} take {self._late_by * 1000:.0f} ms, longer than the"
+                f" {self._timeout * 1000:g} ms that -qd-packet-timeout allows: is the relay"
+                " overloaded, or the way to it, or is the time too short?"
             )
+        return (
+            f"none of the packets {way} has arrived for {silent:.1f} s: is the link between the"
+            " relays cut, or the relay overloaded?"
+        )
 
     def _delivered(self, message: ClientEvent) -> None:
         if not isinstance(message, ReceivedPacket):
@@ -192,12 +212,15 @@ class _Stream:
         number, tail = message.packet[:NUMBER_LEN], message.packet[NUMBER_LEN:]
         if message.source != self._pair.source.public_key or tail != self._tail:
             return
-        sent_at = self._flying.pop(int.from_bytes(number, "big"), None)
-        if sent_at is None:
-            return  # it had been given up, or came twice
-        now = self._reactor.seconds()
-        self._heard_at = now
-        if now - sent_at > self._timeout:
-            self._measured.lost()
-        else:
+        self._arrived(int.from_bytes(number, "big"), self._reactor.seconds())
+
+    def _arrived(self, number: int, now: float) -> None:
+        sent_at = self._flying.pop(number, None)
+        if sent_at is not None and now - sent_at > self._timeout:
+            self._give_up(number, sent_at)
+            sent_at = None
+        if sent_at is not None:
+            self._heard_at, self._late_by = now, 0.0
             self._measured.arrived(now - sent_at)
+        elif number in self._given_up:
+            self._late_by = now - self._given_up.pop(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 from twisted.internet.endpoints import TCP4ClientEndpoint
@@ -17,6 +18,7 @@ class Wire(Factory):
 
     :ivar port: where to connect instead of the other end.
     :ivar leads_to: the other end's port.
+    :ivar delay_s: how long it takes whatever comes, in either direction, from now on.
     """
 
     noisy = False
@@ -24,6 +26,7 @@ class Wire(Factory):
     def __init__(self, reactor: Any) -> None:
         self.leads_to = 0
         self.is_cut = False
+        self.delay_s = 0.0
         self.taken = 0
         """Connections that were asked for, cut or not."""
         self.reactor = reactor
@@ -59,6 +62,7 @@ class _End(Protocol):
     def __init__(self, wire: Wire, other: _End | None = None) -> None:
         self._wire = wire
         self._other = other
+        self._under_way: deque[tuple[bytes, Any]] = deque()
 
     def connectionMade(self) -> None:
         wire = self._wire
@@ -82,11 +86,23 @@ class _End(Protocol):
         self.transport.resumeProducing()
 
     def dataReceived(self, data: bytes) -> None:
+        wire = self._wire
+        if not wire.delay_s and not self._under_way:
+            self._pass_on(data)
+            return
+        self._under_way.append((data, wire.reactor.callLater(wire.delay_s, self._next)))
+
+    def _next(self) -> None:
+        self._pass_on(self._under_way.popleft()[0])
+
+    def _pass_on(self, data: bytes) -> None:
         assert self._other is not None
         self._other.transport.write(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._wire.ends.discard(self)
+        for _, call in self._under_way:
+            call.cancel()
         if self._other is not None and self._other.transport is not None:
             self._other.transport.unregisterProducer()
             self._other.transport.loseConnection()

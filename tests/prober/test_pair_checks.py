@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -354,8 +355,31 @@ class QueueDelayTests(PairCase):
     async def quiet(self) -> None:
         """Let what the relay has still to send be sent."""
         waiting: Deferred[None] = Deferred()
-        reactor.callLater(0.1, waiting.callback, None)
+        reactor.callLater(0.2, waiting.callback, None)
         await waiting
+
+    async def test_late(self) -> None:
+        """If all of them take too long, that is a failure, and it says how long."""
+        self.patch(qd_module, "SILENCE_S", 0.1)
+
+        def later(source: bytes, packet: bytes) -> bytes:
+            key = next(key for key in self.room.clients if key != source)
+            reactor.callLater(0.1, self.room.clients[key].send, faithfully(source, packet))
+            return b""
+
+        self.deliver(later, 3)
+        check = self.check(qd_timeout=0.05)
+        text = await self.fails(check)
+        found = re.search(
+            r"the packets from node 900a .* take (\d+) ms, longer than the 50 ms", text
+        )
+        assert found is not None, text
+        self.assertGreaterEqual(int(found[1]), 100)
+        self.assertIn("-qd-packet-timeout", text)
+        shown = samples(check)
+        self.assertGreater(shown["qd_probe_dropped_packets", ""], 5)
+        self.assertEqual(shown["qd_probe_delays_seconds_bucket", "+Inf"], 3)
+        await self.quiet()
 
     async def test_lost(self) -> None:
         """Packets that do not arrive within the time are lost, which ends nothing."""
