@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from derp.addresses import check_port
 from derp.doctor.patient import FAMILIES, TIMEOUT, Patient
 from derp.errors import ConfigError, ProtocolError
+from derp.flags import FLAGS as RELAY_FLAGS
 from derp.goflag import Flag, FlagError, FlagValues, Kind, format_flag, parse_flags
 from derp.net.key_file import parse_key_file
 from derp.net.mesh_key import read_mesh_key
@@ -112,6 +113,7 @@ def parse_doctor(argv: Sequence[str], reactor: Any) -> DoctorOptions | None:
         raise FlagError("whom to examine? Name a HOST or HOST:PORT, or say --local")
     if relay_words and not local:
         raise FlagError("the relay's flags behind -- are for --local")
+    parse_flags(RELAY_FLAGS, relay_words)
     values = _values(flags)
     patient = None
     if names:

@@ -105,14 +105,12 @@ def find_local(words: Sequence[str], environ: Any) -> tuple[LocalRelay, str]:
 
     :param words: its flags, if they were given.
     """
-    process, flags = _process(words)
     known: dict[str, Any] = {}
-    if process is not None:
-        known = {"pid": process.pid, "uid": _uid(process.pid)}
-        environ = _environ(process, environ) if not words else environ
     try:
-        if words:
-            flags = parse_flags(FLAGS, words).given
+        process, flags = _process(words)
+        if process is not None:
+            known = {"pid": process.pid, "uid": _uid(process.pid)}
+            environ = _environ(process, environ) if not words else environ
         settings = read_settings(flags, environ, socket.gethostname())
         is_root = known["uid"] == 0 if known else None
         config = config_from_flags(settings.given, environ, is_root=is_root)
@@ -122,12 +120,17 @@ def find_local(words: Sequence[str], environ: Any) -> tuple[LocalRelay, str]:
 
 
 def _process(words: Sequence[str]) -> tuple[RunningRelay | None, dict[str, Value]]:
-    """The process: the one with these flags, or else the first whose flags are ours."""
+    """
+    The process: the one with these flags, or the first whose flags are ours; and its flags.
+
+    :raises ConfigError: if the words are no flags of a relay.
+    """
+    wanted = parse_flags(FLAGS, words).given
     for relay in find_relays():
         flags = flags_of(relay)
-        if flags is not None and (not words or tuple(words) == relay.words):
+        if flags is not None and (not words or flags == wanted):
             return relay, flags
-    return None, {}
+    return None, wanted
 
 
 def _uid(pid: int) -> int | None:

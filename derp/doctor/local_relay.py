@@ -46,7 +46,7 @@ async def examine_settings(relay: LocalRelay, patient: Patient, chart: Chart) ->
     if relay.pid is not None:
         findings.append(ok(f"runs as process {relay.pid}, user {relay.user}", pid=relay.pid))
     else:
-        said = "no derper process is to be seen here"
+        said = "no such derper process is to be seen here"
         cure = "start it; if it runs as another user, or in a container, examine as that user there"
         findings.append(warn(said, cure))
     if relay.problem:

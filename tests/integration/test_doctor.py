@@ -1,0 +1,100 @@
+"""``derper doctor`` in a child process."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from typing import Any
+
+from twisted.internet.threads import deferToThread
+
+from tests.integration.child import ANY_PORTS, ROOT
+from tests.integration.relay_case import HOST, RelayTestCase
+
+TIMEOUT = 60.0
+
+
+class DoctorTests(RelayTestCase):
+    """The command, from its command line to its exit code."""
+
+    def run_doctor(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run it to its end."""
+        own = {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "PATH": os.environ["PATH"]}
+        return subprocess.run(
+            [sys.executable, "-m", "derp.derper_command", "doctor", *words],
+            env=own,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+
+    async def doctor(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """The same from a thread; nothing is on stderr."""
+        done = await deferToThread(self.run_doctor, *words)
+        self.assertEqual(done.stderr, "")
+        return done
+
+    async def test_relay(self) -> None:
+        """A relay in another process: as text, as JSON, and on its own machine."""
+        flags = ("-c", "derper.key", "-certmode=manual", "-certdir=certs", "-hostname", HOST)
+        relay = await self.start_child(*ANY_PORTS, *flags).ready()
+        ports = ("--stun-port", str(relay.port("--stun-port")), "--http-port")
+        where = (f"{HOST}:{relay.port()}", *ports, str(relay.port("--http-port")))
+        done = await self.doctor(*where)
+        self.assertEqual(done.returncode, 0, done.stdout)
+        for text in (
+            ", 1 to look at, 0 wrong",
+            "a packet of 1200 bytes",
+            '"derpMap"',
+            "\n  regions:",
+        ):
+            self.assertIn(text, done.stdout)
+        self.assertNotIn("\x1b", done.stdout)
+        document = await self.document(*where)
+        pin = document["derpMap"]["Regions"]["900"]["Nodes"][0]["CertName"]
+        document = await self.document(*where, "--pin", pin)
+        self.assertEqual(document["verdict"], "ok", document)
+        self.assertLess(document["seconds"], 5.0)
+        known = (f"-a={HOST}:{relay.port()}", f"-stun-port={relay.port('--stun-port')}")
+        known += (f"-http-port={relay.port('--http-port')}",)
+        place = str(relay.directory)
+        settings = ("-certmode=manual", f"-certdir={place}/certs", f"-c={place}/derper.key")
+        document = await self.document(
+            *("--local", "--json", "--", *known, *settings, "-hostname", HOST)
+        )
+        found = {(each["examination"], each["verdict"]) for each in document["findings"]}
+        self.assertNotIn("fail", {verdict for _, verdict in found}, document)
+        for expected in ("key file", "cert files", "login", "STUN"):
+            self.assertIn((expected, "ok"), found)
+
+    async def document(self, *words: str) -> Any:
+        """The report as JSON, which stands alone on stdout."""
+        done = await self.doctor(*(words if "--json" in words else (*words, "--json")))
+        document = json.loads(done.stdout)
+        self.assertEqual(done.returncode, document["verdict"] == "fail")
+        return document
+
+    async def test_failure(self) -> None:
+        """Nobody there: exit code 1, in JSON as well."""
+        with socket.create_server((HOST, 0)) as closed:
+            where = f"{HOST}:{closed.getsockname()[1]}"
+        done = await self.doctor(where, "--no-stun", "--http-port=-1")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("connection refused", done.stdout)
+        document = await self.document(where, "--no-stun", "--http-port=-1")
+        self.assertEqual(document["verdict"], "fail")
+
+    async def test_usage(self) -> None:
+        """A wrong command line: one sentence on stderr, nothing on stdout, exit code 2."""
+        for words in ((), ("a.test", "--jsno"), ("a.test", "--key-file", "/nowhere")):
+            done = await deferToThread(self.run_doctor, *words)
+            self.assertEqual((done.returncode, done.stdout), (2, ""), words)
+            self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+            self.assertTrue(done.stderr.startswith("derper doctor: "), done.stderr)
+        done = await self.doctor("-h")
+        self.assertEqual(done.returncode, 0)
+        self.assertIn("Usage: derper doctor", done.stdout)
