@@ -19,8 +19,12 @@ _ACME_FLAGS: Final = (
     "acme-eab-key",
     "acme-directory",
     "acme-ca-file",
+    "acme-profile",
     "acme-dns-hook",
 )
+
+MAX_PROFILE: Final = 64
+"""Characters; our own bound, as the draft has none."""
 
 
 def acme_fields(flags: FlagValues) -> dict[str, Any]:
@@ -38,6 +42,7 @@ def acme_fields(flags: FlagValues) -> dict[str, Any]:
         "acme_ip_certs": flags.bool("acme-ip-certs") or bool(addresses),
         "acme_directory": _directory(flags.text("acme-directory")),
         "acme_ca_file": flags.text("acme-ca-file"),
+        "acme_profile": _profile(flags.text("acme-profile")),
         "acme_ip_address": tuple(dict.fromkeys(addresses)),
         "acme_dns_hook": parse_command(hook) if hook else (),
     }
@@ -138,6 +143,15 @@ def _directory(text: str) -> str:
         raise ConfigError(
             f"--acme-directory: {quoted(text)} is no https:// URL: give that of the directory of "
             "an ACME authority"
+        )
+    return text
+
+
+def _profile(text: str) -> str:
+    if len(text) > MAX_PROFILE or not text.isascii() or not text.isprintable():
+        raise ConfigError(
+            f"--acme-profile: {quoted(text)} is no name of a profile: give one of those that the "
+            "authority's documentation names"
         )
     return text
 

@@ -28,7 +28,13 @@ from derp.core.relay import Relay
 from derp.net.acme_certificates import ACMECertificates
 from derp.net.acme_challenges import HTTP01, TLSALPN01
 from derp.net.acme_chooser import TAILSCALE, ACMEChooser, host_policy, normal_name
-from derp.net.acme_client import GOOGLE, LETSENCRYPT, ACMEClient, ExternalAccount
+from derp.net.acme_client import (
+    GOOGLE,
+    LETSENCRYPT,
+    ACMEClient,
+    ExternalAccount,
+    Profile,
+)
 from derp.net.acme_dns_hook import DNS01Hook
 from derp.net.acme_http import SignedRequests
 from derp.net.acme_order import Solver
@@ -46,7 +52,7 @@ from derp.wire.jose import AccountKey, parse_eab_key
 HOST_LIMIT_S: Final = 300.0
 """How long an attempt for a name may take (autocert); for an address below (ipcert.go)."""
 ADDRESS_LIMIT_S: Final = 180.0
-IP_PROFILE: Final = "shortlived"
+IP_PROFILE: Final = Profile("shortlived")
 """The only profile Let's Encrypt issues for addresses."""
 
 log = Logger(namespace="derp")
@@ -227,7 +233,7 @@ class ACMEService(CertificateService):
             solvers.append(self._http)
         if config.acme_dns_hook:
             solvers = [DNS01Hook(self.clock, config.acme_dns_hook)]
-        hosts = self._make(HostFiles(Path(config.certdir)), solvers, HOST_LIMIT_S, None)
+        hosts = self._make(HostFiles(Path(config.certdir)), solvers, HOST_LIMIT_S)
         hosts.load([normal_name(config.hostname)])
         hosts.rotation = txacme_rotation(self.clock, hosts, self._luck)
         return hosts
@@ -247,8 +253,10 @@ class ACMEService(CertificateService):
         files: CertificateStore,
         solvers: list[Solver],
         limit_s: float,
-        profile: str | None,
+        profile: Profile | None = None,
     ) -> ACMECertificates:
+        if self.config.acme_profile:
+            profile = Profile(self.config.acme_profile, "--acme-profile")
         made = ACMECertificates(
             self.clock,
             files,

@@ -111,6 +111,8 @@ class Config:
     """URL of an ACME directory; empty is that of ``--certmode``."""
     acme_ca_file: str = ""
     """PEM roots for that server in place of the system's; empty is the system's."""
+    acme_profile: str = ""
+    """Profile to order by; empty is the authority's choice, and ``shortlived`` for addresses."""
     acme_ip_address: tuple[str, ...] = ()
     """Addresses clients dial, in their usual form."""
     acme_dns_hook: tuple[str, ...] = ()

@@ -18,7 +18,7 @@ from derp.certificate_service import ACMEService, ManualService, certificate_ser
 from derp.config import CertMode, Config
 from derp.core.relay import Relay, RelayIdentity
 from derp.errors import ConfigError
-from derp.net.acme_client import GOOGLE, LETSENCRYPT
+from derp.net.acme_client import GOOGLE, LETSENCRYPT, Profile
 from derp.net.first_files import FirstFiles
 from derp.net.reload import Reloader
 from derp.wire.jose import AccountKey
@@ -101,6 +101,15 @@ class CertificateServiceTests(SynchronousTestCase):
         self.assertEqual(made._make_client(AccountKey.generate()).directory_url, LETSENCRYPT)
         self.assertIn("ACME at acme-v02.api.letsencrypt.org: acme certificate", made.describe())
         self.assertEqual(made.pin(), "")
+
+    def test_profile(self) -> None:
+        """Addresses get short-lived ones if there are such; a flag counts for names, too."""
+        made = self.make(acme_ip_certs=True)
+        self.assertIsNone(made.hosts._profile)
+        self.assertEqual(made.addresses._profile, Profile("shortlived"))
+        made = self.make(acme_ip_certs=True, acme_profile="tlsserver")
+        wanted = Profile("tlsserver", "--acme-profile")
+        self.assertEqual((made.hosts._profile, made.addresses._profile), (wanted, wanted))
 
     def test_ca_file(self) -> None:
         """The roots for the authority are read again, and what has failed is tried again."""

@@ -58,6 +58,7 @@ WHOLE: dict[str, Config] = {
     "-c /k --hostname relay --acme-directory https://ca.test/d": replace(
         ACME, hostname="relay", acme_directory="https://ca.test/d"
     ),
+    f"{NAME} --acme-profile shortlived": replace(ACME, acme_profile="shortlived"),
     f"{NAME} -a :8443 --acme-ip-address 192.0.2.7 --acme-ip-address 2001:DB8::0:7": replace(
         ACME, port=8443, acme_ip_certs=True, acme_ip_address=("192.0.2.7", "2001:db8::7")
     ),
@@ -204,6 +205,7 @@ REFUSED: dict[str, str] = {
     "--certmode gcp --acme-ip-certs": "--acme-ip-certs requires --certmode letsencrypt, not gcp",
     "--certmode manual --acme-ip-certs": "--acme-ip-certs requires --certmode letsencrypt",
     "--certmode manual --acme-ip-address 192.0.2.7": "--acme-ip-address requires --certmode let",
+    "--acme-profile kürzer": '--acme-profile: "kürzer" is no name of a profile',
     "--acme-ip-address relay": '--acme-ip-address: "relay" is no IP address',
     "--acme-eab-kid k": "--acme-eab-kid and --acme-eab-key belong together",
     "--dev --acme-eab-key not-valid!": "--acme-eab-key is neither base64url",

@@ -106,6 +106,7 @@ TABLE: dict[str, tuple[str, str, Value]] = {
     "DERP_QUOTA_STATE": ("/quota", "quota-state", "/quota"),
     "DERP_DRAIN_SECONDS": ("5s", "drain-seconds", 5.0),
     "DERP_HANDOVER_SOCKET": ("/run/s", "handover-socket", "/run/s"),
+    "DERP_ACME_PROFILE": ("tlsserver", "acme-profile", "tlsserver"),
     "DERP_STUN_GENERIC": ("true", "stun-generic", True),
     "DERP_STUN_FOLLOWS_READINESS": ("true", "stun-follows-readiness", True),
     "DERP_CONFIG": ("/etc/derper.toml", "config", "/etc/derper.toml"),

@@ -43,6 +43,7 @@ LAYERS = {
     "derp.goflag": 4,
     "derp.health_script": 4,
     "derp.limit_flags": 4,
+    "derp.limit_table": 4,
     "derp.mesh_key_file": 4,
     "derp.stunc_script": 4,
     "derp.probe_command_line": 4,

@@ -23,7 +23,7 @@ from twisted.logger import Logger
 
 from derp.core.renewal import renew_before, renewal_time
 from derp.net.acme_advice import RenewalAdvice
-from derp.net.acme_client import ACMEClient, Resource, certificate_id
+from derp.net.acme_client import ACMEClient, Profile, Resource, certificate_id
 from derp.net.acme_order import LeafKey, Solver, new_leaf_key, obtain, prove
 from derp.net.acme_problem import ACMEError
 from derp.net.cert_files import KeyedChain
@@ -60,7 +60,7 @@ class ACMECertificates:
 
     :param make_client: makes the account's client when it is first needed.
     :param solvers: ways to prove a name, the best first.
-    :param profile: asked for if the authority offers it.
+    :param profile: of certificate to ask for.
     :param limit_s: how long one attempt may take.
     :param luck: chance in ``[0, 1)``.
     """
@@ -75,7 +75,7 @@ class ACMECertificates:
         solvers: Sequence[Solver],
         limit_s: float,
         luck: Callable[[], float],
-        profile: str | None = None,
+        profile: Profile | None = None,
     ) -> None:
         self._clock = clock
         self._files = store

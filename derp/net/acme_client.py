@@ -20,6 +20,7 @@ from twisted.internet.task import deferLater
 
 from derp.net.acme_http import Answer, SignedRequests
 from derp.net.acme_problem import ACMEError, describe_problem
+from derp.quoting import quoted
 from derp.wire.jose import AccountKey, b64url
 
 LETSENCRYPT: Final = "https://acme-v02.api.letsencrypt.org/directory"
@@ -39,6 +40,15 @@ class ExternalAccount:
 
     def __repr__(self) -> str:
         return f"ExternalAccount({self.kid!r})"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Kind of certificate an authority is asked for (draft-ietf-acme-profiles)."""
+
+    name: str
+    flag: str = ""
+    """Who insists on it; without one it is left out where it is not offered."""
 
 
 @dataclass
@@ -163,18 +173,18 @@ class ACMEClient:
     # -- orders ----------------------------------------------------------------------------
 
     async def new_order(
-        self, name: str, *, profile: str | None = None, replaces: str | None = None
+        self, name: str, *, profile: Profile | None = None, replaces: str | None = None
     ) -> Resource:
         """
         Order a certificate for one DNS name or IP address.
 
-        :param profile: left out unless the authority offers it.
+        :raises ACMEError: if a profile that a flag asks for is not offered.
         :param replaces: id (:func:`certificate_id`) of the certificate this one follows.
         """
         directory = await self.directory()
         request: dict[str, Any] = {"identifiers": [identifier(name)]}
-        if profile is not None and profile in await self.profiles():
-            request["profile"] = profile
+        if profile is not None and await self._offers(profile):
+            request["profile"] = profile.name
         if replaces is not None and "renewalInfo" in directory:
             request["replaces"] = replaces
         try:
@@ -189,6 +199,16 @@ class ACMEClient:
         if not url:
             raise ACMEError(f"{answer.url} takes an order and does not say where (no Location)")
         return Resource(url, answer.json())
+
+    async def _offers(self, profile: Profile) -> bool:
+        offered = await self.profiles()
+        if profile.name in offered or not profile.flag:
+            return profile.name in offered
+        cure = f"choose one of {', '.join(sorted(offered))}, or " if offered else ""
+        raise ACMEError(
+            f"{profile.flag}: {self.directory_url} offers no profile {quoted(profile.name)}; "
+            f"{cure}leave the flag out"
+        )
 
     async def fetch(self, url: str) -> Resource:
         """Look at an order or an authorization."""

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from derp.errors import ConfigError
-from derp.net.acme_client import ACMEClient, Resource
+from derp.net.acme_client import ACMEClient, Profile, Resource
 from derp.net.acme_problem import ACMEError, describe_problem, printable
 from derp.net.cert_files import KeyedChain, covers, parse_ip, parse_keyed_chain
 
@@ -73,7 +73,7 @@ async def prove(
     name: str,
     solvers: Sequence[Solver],
     *,
-    profile: str | None = None,
+    profile: Profile | None = None,
     replaces: str | None = None,
 ) -> Resource:
     """

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from derp.net.acme_certificates import ACMECertificates
 from derp.net.acme_challenges import TLSALPN01, asked_name, host_without_port
 from derp.net.acme_chooser import INTERNAL_ERROR, ACMEChooser, host_policy, normal_name
-from derp.net.acme_client import ACMEClient
+from derp.net.acme_client import ACMEClient, Profile
 from derp.net.acme_http import SignedRequests
 from derp.net.certificate_cache import AddressFiles, HostFiles
 from derp.net.certificates import NO_APPLICATION_PROTOCOL, UNRECOGNIZED_NAME, HandshakeRefused
@@ -71,10 +71,10 @@ class ChooserTests(SynchronousTestCase):
         self.place = Path(self.mktemp())
         self.challenges = TLSALPN01(self.clock)
         self.hosts = self.make(HostFiles(self.place))
-        self.addresses = self.make(AddressFiles(self.place), "shortlived")
+        self.addresses = self.make(AddressFiles(self.place), Profile("shortlived"))
         self.chooser = self.choose()
 
-    def make(self, files: Any, profile: str | None = None) -> ACMECertificates:
+    def make(self, files: Any, profile: Profile | None = None) -> ACMECertificates:
         """Certificates of the authority."""
 
         def client(key: AccountKey) -> ACMEClient:

@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from derp.net.acme_client import ACMEClient, RenewalWindow, certificate_id
+from derp.net.acme_client import ACMEClient, Profile, RenewalWindow, certificate_id
 from derp.net.acme_http import MAX_BAD_NONCES, REQUEST_S, SignedRequests, parse_retry_after
 from derp.net.acme_order import new_leaf_key, obtain, prove
 from derp.net.acme_problem import ACMEError, describe_problem, problem_of
@@ -163,12 +163,34 @@ class OrderTests(ACMECase):
 
     def test_address_and_profile(self) -> None:
         """An address is an identifier of type ip; a profile is asked for if offered."""
-        self.run_now(self.order(FakeSolver("http-01"), name="2001:db8::7", profile="shortlived"))
-        self.run_now(self.order(FakeSolver("http-01"), profile="unheard-of"))
+        self.run_now(
+            self.order(FakeSolver("http-01"), name="2001:db8::7", profile=Profile("shortlived"))
+        )
+        self.run_now(self.order(FakeSolver("http-01"), profile=Profile("unheard-of")))
         first, second = self.ca.orders
         self.assertEqual(first["identifiers"], [{"type": "ip", "value": "2001:db8::7"}])
         self.assertEqual(first["profile"], "shortlived")
         self.assertNotIn("profile", second)
+
+    def test_profile_of_a_flag(self) -> None:
+        """One that an operator asks for is had, or he is told which there are."""
+        self.run_now(self.order(FakeSolver("http-01"), profile=Profile("classic", "--flag")))
+        self.assertEqual(self.ca.orders[0]["profile"], "classic")
+        refused = self.order(FakeSolver("http-01"), profile=Profile("unheard-of", "--flag"))
+        self.assertEqual(
+            str(self.error_of(refused)),
+            f'--flag: {BASE}/dir offers no profile "unheard-of"; choose one of classic, '
+            "shortlived, or leave the flag out",
+        )
+        self.assertEqual(len(self.ca.orders), 1)
+
+    def test_no_profiles(self) -> None:
+        """An authority that knows no profiles has none to choose from."""
+        self.patch(self.client, "profiles", lambda: succeed(frozenset()))
+        refused = self.order(FakeSolver("http-01"), profile=Profile("classic", "--flag"))
+        self.assertTrue(
+            str(self.error_of(refused)).endswith('no profile "classic"; leave the flag out')
+        )
 
     def test_second_way(self) -> None:
         """A way that fails spoils its order; the next one gets a new order."""
