@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cryptography import x509
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
