@@ -58,8 +58,6 @@ FLAGS: Final = (
 MAX_COUNT: Final = 1_000_000
 PAUSE: Final = 1.0
 """Seconds between one question and the next."""
-INTERRUPTED: Final = 130
-"""Exit code after Ctrl-C, as shells have it."""
 
 _NOT_GENERIC: Final = "a relay answers such requests only with --stun-generic"
 
@@ -253,7 +251,7 @@ def main() -> NoReturn:
     question = read_or_exit(sys.argv[0], sys.argv[1:], sys.stderr)
     if isinstance(question, int):
         sys.exit(question)
-    code = INTERRUPTED
+    code = 1  # also if it is interrupted
 
     async def ask(reactor: STUNClientReactor) -> None:
         nonlocal code

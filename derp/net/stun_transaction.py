@@ -223,7 +223,7 @@ class Transaction:
             return
         code = self._udp.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if reason.check(ConnectionLost):
-            self._remark("the reactor stopped")
+            self._remark("interrupted")
             self._fail(self.unanswered(self._reactor.seconds() - self._first_sent))
             return
         self._note_error(code)

@@ -253,7 +253,7 @@ class SilenceTests(BindingCase):
         asking = self.ask()
         (reader,) = self.reactor.removeAll()
         reader.connectionLost(Failure(ConnectionLost()))
-        self.assertIn("the reactor stopped", self.failed(asking, Cause.TIMEOUT))
+        self.assertIn("(1 request sent); interrupted", self.failed(asking, Cause.TIMEOUT))
 
 
 class NameTests(BindingCase):
