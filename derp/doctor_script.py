@@ -30,7 +30,7 @@ from derp.errors import ConfigError
 from derp.flags import FLAGS
 from derp.goflag import FlagError, Value, parse_flags
 from derp.net.socket_address import host_port
-from derp.running_relay import RunningRelay, doors_of, find_relays, flags_of
+from derp.running_relay import RunningRelay, doors_of, find_relays, flags_of, user_of
 
 USAGE_ERROR = 2
 
@@ -109,7 +109,7 @@ def find_local(words: Sequence[str], environ: Any) -> tuple[LocalRelay, str]:
     try:
         process, flags = _process(words)
         if process is not None:
-            known = {"pid": process.pid, "uid": _uid(process.pid)}
+            known = {"pid": process.pid, "uid": user_of(process.pid)}
             environ = _environ(process, environ) if not words else environ
         settings = read_settings(flags, environ, socket.gethostname())
         is_root = known["uid"] == 0 if known else None
@@ -131,13 +131,6 @@ def _process(words: Sequence[str]) -> tuple[RunningRelay | None, dict[str, Value
         if flags is not None and (not words or flags == wanted):
             return relay, flags
     return None, wanted
-
-
-def _uid(pid: int) -> int | None:
-    try:
-        return os.stat(f"/proc/{pid}").st_uid
-    except OSError:
-        return None
 
 
 def _environ(process: RunningRelay, own: Any) -> Any:

@@ -65,15 +65,31 @@ def find_relays(proc: str = _PROC) -> Iterator[RunningRelay]:
         return
     for pid in pids[:_MAX_PROCESSES]:
         try:
-            if pid == own or (user and pid != 1 and os.stat(f"{proc}/{pid}").st_uid != user):
-                continue
             with open(f"{proc}/{pid}/cmdline", "rb") as file:
                 argv = os.fsdecode(file.read(1 << 16)).split("\0")[:-1]
         except OSError:
             continue
         found = _relay_words(argv)
-        if found is not None:
+        if found is None or pid == own:
+            continue
+        if user == 0 or pid == 1 or user_of(pid, proc) == user:
             yield RunningRelay(pid, *found)
+
+
+def user_of(pid: int, proc: str = _PROC) -> int | None:
+    """
+    Say as whom a process runs.
+
+    Its files in ``/proc`` belong to root if it has capabilities of its program file.
+    """
+    try:
+        with open(f"{proc}/{pid}/status", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith("Uid:"):
+                    return int(line.split()[1])
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
 
 
 def _relay_words(argv: Sequence[str]) -> tuple[tuple[str, ...], bool] | None:

@@ -11,7 +11,7 @@ from derp.doctor.doors import Doors
 from derp.errors import ConfigError
 from derp.flags import FLAGS
 from derp.goflag import parse_flags
-from derp.running_relay import doors_of, find_relays, given_to_relay
+from derp.running_relay import doors_of, find_relays, given_to_relay, user_of
 
 
 def doors(*words: str) -> Doors:
@@ -28,11 +28,13 @@ class ProcessTests(SynchronousTestCase):
         self.proc.mkdir()
         (self.proc / "self").mkdir()
 
-    def process(self, pid: int, *argv: str) -> None:
-        """One more process."""
+    def process(self, pid: int, *argv: str, user: int | None = None) -> None:
+        """One more process, of ours if nothing else is said."""
         place = self.proc / str(pid)
         place.mkdir()
         (place / "cmdline").write_bytes(b"".join(os.fsencode(word) + b"\0" for word in argv))
+        uid = os.geteuid() if user is None else user
+        (place / "status").write_text(f"Name:\tx\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n")
 
     def found(self) -> list[tuple[int, tuple[str, ...], bool]]:
         """What is found, in its order."""
@@ -63,6 +65,18 @@ class ProcessTests(SynchronousTestCase):
         """The check itself is no relay, whatever it is called."""
         self.process(os.getpid(), "derper", "-dev")
         self.assertEqual(self.found(), [])
+
+    def test_other_users(self) -> None:
+        """Somebody else's process says nothing, unless it is the first; root sees all."""
+        self.patch(os, "geteuid", lambda: 1000)
+        self.process(1, "derper", "-dev", user=0)
+        self.process(2, "derper", "-dev", "-stun=false", user=1001)
+        self.process(3, "derper", "-tls", user=1000)
+        self.assertEqual([pid for pid, *_ in self.found()], [1, 3])
+        self.patch(os, "geteuid", lambda: 0)
+        self.assertEqual([pid for pid, *_ in self.found()], [1, 2, 3])
+        self.assertEqual(user_of(2, str(self.proc)), 1001)
+        self.assertIsNone(user_of(4, str(self.proc)))
 
     def test_no_proc(self) -> None:
         """A system without ``/proc`` has nothing to find."""

@@ -71,12 +71,12 @@ async def _judge(patient: Patient, chart: Chart, leaf: x509.Certificate) -> list
     now = datetime.fromtimestamp(patient.wall_time(), UTC)
     dates = _dates(leaf, now)
     if patient.insecure:
-        chart.trusted = True
+        chart.trusted = chart.acceptable = True
         chart.suggested_pin = _pin(chart, leaf)
         lenient = warn(dates.said, dates.cure) if dates.verdict is Verdict.FAIL else dates
         return [ok("not asked whether clients accept it (--insecure)"), lenient]
     problem = await _refusal(patient, chart.best)
-    chart.trusted = problem is None
+    chart.trusted = chart.acceptable = problem is None
     if problem is None:
         how = "as pinned" if patient.pin else f"issued by {_issuer(leaf)}"
         names = _names(leaf)
@@ -84,7 +84,10 @@ async def _judge(patient: Patient, chart: Chart, leaf: x509.Certificate) -> list
     if patient.pin:
         reasons = [_pin_problem(patient, chart)]
     else:
-        reasons = [_name_problem(patient, leaf), _trust_problem(patient, chart, leaf)]
+        misnamed = _name_problem(patient, leaf)
+        reasons = [misnamed, _trust_problem(patient, chart, leaf)]
+        pinnable = bool(chart.suggested_pin) and misnamed is None
+        chart.acceptable = pinnable and dates.verdict is not Verdict.FAIL
     findings = [finding for finding in reasons if finding is not None]
     if not findings and dates.verdict is not Verdict.FAIL:
         said, _, cure = problem.rpartition(": ")

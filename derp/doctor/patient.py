@@ -81,6 +81,8 @@ class Chart:
     leaf: x509.Certificate | None = None
     trusted: bool = False
     """Whether clients accept its certificate, so that secrets may be told to it."""
+    acceptable: bool = False
+    """Whether they would, if they knew its pin."""
     suggested_pin: str = ""
     """``CertName`` by which clients would accept it, if without one they do not."""
     certificate_key: bytes | None = None

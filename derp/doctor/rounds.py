@@ -13,7 +13,7 @@ from derp.doctor.names import examine_names
 from derp.doctor.patient import Chart, Patient
 from derp.doctor.ports import examine_ports
 from derp.doctor.server_name import examine_server_name
-from derp.doctor.stun import examine_stun
+from derp.doctor.stun import examine_home, examine_stun
 from derp.doctor.upgrade import examine_fast_start, examine_upgrade, no_fast_start
 from derp.doctor.web_socket import examine_web_socket
 from derp.wire.node_json import RelayNode
@@ -66,6 +66,8 @@ def rounds(patient: Patient) -> list[Examination]:
     )
     if patient.stun_port is not None:
         listed.append(Examination("STUN", examine_stun, ("DNS",), _no_address))
+        after = ("STUN", "TLS", "upgrade")
+        listed.append(Examination("home", examine_home, after))
     return listed
 
 

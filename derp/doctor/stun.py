@@ -75,3 +75,13 @@ def _judge(found: Binding) -> Finding:
         lost = "one request" if found.sent == 2 else f"{found.sent - 1} requests"
         return warn(f"{said} and more: {lost} got lost", "look for packet loss on the way", **facts)
     return ok(said, **facts)
+
+
+async def examine_home(patient: Patient, chart: Chart) -> Sequence[Finding]:
+    """Clients choose their home by STUN alone; woe to them if that is all there is."""
+    if not chart.stun_answers or (chart.greeted and chart.acceptable) or not patient.tls:
+        return []
+    what = "there is no relay behind it" if not chart.greeted else "clients refuse its certificate"
+    said = f"STUN answers, so clients choose this relay for their home, but {what}"
+    cure = "until the above is mended, switch STUN off (-stun=false), or take it out of the map"
+    return [fail(f"{said}: nobody will reach them", cure)]

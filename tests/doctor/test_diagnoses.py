@@ -74,6 +74,7 @@ class NetTests(DoctorTestCase):
         self.assert_found(found["TCP"], FAIL, f"{HOST}:{port}: connection refused", "start")
         self.assert_found(found["TLS"], SKIP, "not reached")
         self.assert_found(found["STUN"], OK, "says we are")
+        self.assert_found(found["home"], FAIL, "but there is no relay behind it", "-stun=false")
 
     async def test_one_of_two(self) -> None:
         """One address of the name works and the other does not."""
@@ -146,6 +147,7 @@ class CertificateTests(DoctorTestCase):
         found = await self.with_certificate(make_credentials([NAME], CA, ends=-1 * DAY))
         self.assert_found(found["TLS"], FAIL, "has expired on", "renew it")
         self.assertEqual(len([each for each in found["TLS"] if each.verdict is FAIL]), 1)
+        self.assert_found(found["home"], FAIL, "but clients refuse its certificate", "-stun=false")
 
     async def test_expires_soon(self) -> None:
         """Trusted, but not for long."""

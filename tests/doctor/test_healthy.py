@@ -36,7 +36,7 @@ class HealthyTests(DoctorTestCase):
             list(found),
             [
                 *("DNS", "TCP", "TLS", "SNI", "upgrade", "fast start", "login", "WebSocket"),
-                *("generate_204", "plain HTTP", "clock", "STUN"),
+                *("generate_204", "plain HTTP", "clock", "STUN", "home"),
             ],
         )
         self.assert_found(found["login"], Verdict.OK, "a packet of 1200 bytes came through")
