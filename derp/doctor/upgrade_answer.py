@@ -145,8 +145,14 @@ def _greeting_problem(greeting: bytes) -> Finding | None:
 def judge_fast_greeting(received: bytes, *, over: str = "") -> Finding | None:
     """Judge what comes of fast start: the greeting, and no HTTP before it."""
     if received[:4] == b"HTTP":
-        answer = parse_answer(received)
-        said = "an HTTP answer" if answer is None else answer.words
+        try:
+            answer = parse_answer(received)
+        except ValueError as error:
+            said = str(error)
+        else:
+            if answer is None and not over:
+                return None
+            said = "an HTTP answer" if answer is None else answer.words
         cure = "clients that start fast fail here: pass TCP through, or end TLS with another name"
         return fail(f"fast start is answered with {said} where DERP should begin", cure)
     if not received and over:
