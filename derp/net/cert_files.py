@@ -44,6 +44,9 @@ _MAX_FILE_LEN: Final = 1024 * 1024
 _SOON: Final = timedelta(days=14)
 _TLS_CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 
+# The entry point of a derper image in use makes such files, which neither we nor derper can serve.
+_OR_OURS: Final = ", or move both files away and the relay will make its own"
+
 log = Logger()
 
 
@@ -118,10 +121,11 @@ def read_manual(certdir: str, hostname: str) -> KeyedChain:
     chain_path, key_path = manual_paths(certdir, hostname)
     chain = parse_keyed_chain(_read(chain_path), _read(key_path), str(chain_path), str(key_path))
     if not covers(chain.leaf, hostname):
+        cure = "get one for this hostname" + (_OR_OURS if parse_ip(hostname) else "")
         raise ConfigError(
             f"--hostname {hostname}: the certificate in {chain_path} is for "
             f"{_names(chain.leaf) or 'no host at all (it has no subject alternative name)'}; "
-            "get one for this hostname or change --hostname"
+            f"{cure}, or change --hostname"
         )
     return chain
 

@@ -182,6 +182,7 @@ class LoadManualTests(SynchronousTestCase):
         text = self.refusal(failure["hostname_flag"])
         self.assertIn(f"--hostname {HOST}: ", text)
         self.assertIn("is for other.example.test, 127.0.0.1;", text)
+        self.assertNotIn("make its own", text)
 
     def test_expired(self) -> None:
         """Dates do not keep a relay from starting."""
@@ -197,6 +198,16 @@ class GenerateTests(SynchronousTestCase):
         self.directory = Path(self.mktemp()) / "derper-certs"
         self.chain = self.directory / "2001db87.crt"
         self.key = self.directory / "2001db87.key"
+
+    def test_name_alone(self) -> None:
+        """A certificate that has the address as common name only: the way out is said."""
+        issued = issue([], common_name="2001:db8::7")
+        self.directory.mkdir(parents=True)
+        self.chain.write_bytes(issued.pem)
+        self.key.write_bytes(issued.key_pem())
+        error = self.assertRaises(ConfigError, self.load)
+        self.assertIn("no host at all", str(error))
+        self.assertIn("move both files away and the relay will make its own", str(error))
 
     def load(self, now: float = NOW) -> KeyedChain:
         first_files = FirstFiles()
