@@ -30,7 +30,7 @@ from derp.net.entrance import Entrance
 from derp.net.first_files import FirstFiles
 from derp.net.frame_log import protocol_class
 from derp.net.generic_stun import GenericAnswers
-from derp.net.hub import Hub
+from derp.net.hub import MESHED_LINGER_S, Hub
 from derp.net.hub_readers import HubReaders
 from derp.net.key_file import load_server_key
 from derp.net.listening import Listener
@@ -81,6 +81,8 @@ class RelayParts(MultiService):
             self._watch_mesh_key(config.mesh_psk_file)
         self.mesh = MeshService(reactor, self.relay, config, self.reloader)
         self.mesh.setServiceParent(self)
+        if config.mesh_with or config.mesh_with_file:
+            self.hub.max_linger_s = MESHED_LINGER_S
         self.limits = self._load_limits(reactor)
         self.server = self._make_server(reactor)
         self.stun_stats = STUNStats()

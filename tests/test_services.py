@@ -13,6 +13,8 @@ from typing import Any
 from derp.config import Config, DebugKnobs
 from derp.errors import ConfigError
 from derp.net.frame_log import ProbersLoggedRelayProtocol
+from derp.net.hub import MAX_LINGER_S, MESHED_LINGER_S
+from derp.net.mesh_peers import parse_peers
 from derp.services import RelayService, build, check_config
 from derp.wire.keys import format_node_public
 from tests.integration.relay_case import HOST, MESH_KEY, RelayTestCase, reactor
@@ -184,7 +186,14 @@ class IdentityTests(RelayTestCase):
         self.assertEqual(service.relay.outbox_depth, 7)
         self.assertEqual(service.server.write_timeout_s, 3.5)
         self.assertTrue(service.relay.is_mesh_key(MESH_KEY))
+        self.assertEqual(service.hub.max_linger_s, MAX_LINGER_S)
         self.assertIs(service.server.protocol_class, ProbersLoggedRelayProtocol)
+
+    def test_meshed(self) -> None:
+        """Packets that come over mesh links do not wait long for a hub that lingers."""
+        peers = parse_peers("--mesh-with", ["192.0.2.1"])
+        service = build(self.config(mesh_with=peers, mesh_key=MESH_KEY), reactor)
+        self.assertEqual(service.hub.max_linger_s, MESHED_LINGER_S)
 
 
 class StartBlockTests(RelayTestCase):

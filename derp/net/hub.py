@@ -49,6 +49,8 @@ reactor's loop costs as much CPU as relaying a packet; whatever else the reactor
 held up by this much, or by :data:`MAX_LINGER_S` when packets keep coming without a pause.
 """
 MAX_LINGER_S = 0.002
+MESHED_LINGER_S = 0.0005
+"""The same of a relay with mesh links: those are the reactor's, and packets come over them."""
 MAX_LINGER_TURNS = 64
 
 MAX_PASSED_OVER = 4
@@ -107,6 +109,7 @@ class Hub:
     def __init__(self, reactor: HubReactor, linger_s: float = LINGER_S) -> None:
         self.reactor = reactor
         self._linger_s = linger_s
+        self.max_linger_s = MAX_LINGER_S
         self.arena = Arena()
         self.timed: Timed = _Nobody()
         """Whose time is set before the first socket of a turn (the relay, which reads none)."""
@@ -233,7 +236,7 @@ class Hub:
     def _linger(self, now: float) -> float:
         """Serve turns without the reactor for a bounded time; returns when the last began."""
         poll, wait, serve = self._epoll.poll, self._linger_s, self._serve_turn
-        until = now + MAX_LINGER_S
+        until = now + self.max_linger_s
         for _ in range(MAX_LINGER_TURNS):
             if self._at_door or not self._reading:
                 break  # handshakes are rationed; nobody is left, or the hub was closed

@@ -526,6 +526,14 @@ class LingerTests(SynchronousTestCase):
         self.member.on["ready"] = lambda: self.reactor.advance(MAX_LINGER_S / 4)
         self.assertEqual(self.served(), 5)
 
+    def test_less_for_others(self) -> None:
+        """A relay whose reactor has packets to bring, too, lets it have its share sooner."""
+        self.hub.max_linger_s = MAX_LINGER_S / 2
+        self.reactor.advance(5.0)
+        self.served()
+        self.member.on["ready"] = lambda: self.reactor.advance(MAX_LINGER_S / 4)
+        self.assertEqual(self.served(), 3)
+
     def test_until_nothing_comes(self) -> None:
         """It does not wait a second time for packets that did not come."""
         self.reactor.advance(5.0)
