@@ -221,7 +221,10 @@ class RelayClient(Protocol):
         return self.when_closed()
 
     def abort(self, problem: str) -> None:
-        """End the connection at once, for this reason."""
+        """End the connection at once, for this reason; one that is closing has its own."""
+        if "close" in self._timers:
+            self._stop_timer("close")
+            self._transport.abortConnection()
         self._fail(self._error(problem))
 
     # What Twisted calls.

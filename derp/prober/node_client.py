@@ -114,18 +114,16 @@ class NodeClient:
                 " derper"
             )
 
-    def end(self, *, politely: bool) -> Deferred[RelayError | None]:
-        """
-        Close what is open.
+    def close(self) -> Deferred[RelayError | None]:
+        """Close what is open, and let the relay close too; fires after two seconds at most."""
+        client = self._connector.client
+        return succeed(None) if client is None else client.close()
 
-        :param politely: let the relay close too, for two seconds at most.
-        :return: fires when the socket is closed; never fails.
-        """
+    def abort(self) -> Deferred[RelayError | None]:
+        """Cut what is open; fires in the next turn, when it is closed."""
         client = self._connector.client
         if client is None:
             return succeed(None)
-        if politely:
-            return client.close()
         client.abort("the probe has ended")
         return client.when_closed()
 

@@ -63,6 +63,7 @@ class Pair:
             self._destination_heard,
             is_prober=is_prober,
         )
+        self._clients = (self.source, self.destination)
         self._logging_in: list[NodeClient] = []
 
     @property
@@ -91,9 +92,8 @@ class Pair:
 
     async def log_in(self) -> None:
         """Connect both; across a mesh, give their relays time to tell each other."""
-        clients = [self.source, self.destination]
-        self._logging_in = list(clients)
-        logins = [Deferred.fromCoroutine(self._log_in(client)) for client in clients]
+        self._logging_in = list(self._clients)
+        logins = [Deferred.fromCoroutine(self._log_in(client)) for client in self._clients]
         try:
             await gatherResults(logins, consumeErrors=True)
         except FirstError as first:
@@ -101,17 +101,23 @@ class Pair:
         finally:
             for login in logins:
                 login.cancel()
-        for client in clients:
+        for client in self._clients:
             client.client.when_closed().addCallback(self._lost, client)
         if self.meshed:
             self.stage = "the relays to tell each other of the two clients"
             await deferLater(self._reactor, GOSSIP_S)
 
-    async def end(self, *, politely: bool) -> None:
-        """Close both connections, and wait until they are."""
+    async def close(self) -> None:
+        """Close both connections, and wait until they are; cancelling cuts them."""
+        try:
+            await DeferredList([client.close() for client in self._clients])
+        except CancelledError:
+            self.abort()
+
+    def abort(self) -> Deferred[Any]:
+        """Cut both connections; fires when they are closed, in the next turn."""
         self.heard_by_source = self.heard_by_destination = _ignore
-        ends = [client.end(politely=politely) for client in (self.source, self.destination)]
-        await DeferredList(ends)
+        return DeferredList([client.abort() for client in self._clients])
 
     def explain_cancel(self) -> str:
         """Say what had not come when the time was over."""
@@ -153,17 +159,18 @@ async def run_pair(
     Connect two clients, let them exchange something, and leave nothing behind.
 
     :param source: name of a node of the present map; so is ``destination``.
-    :raises ProbeFailed: with both keys in front, also if the run is cancelled.
+    :raises ProbeFailed: with both keys in front; at once, if the run is cancelled.
     """
     pair = Pair(targets, source, destination, is_prober)
-    done = False
     try:
         await pair.log_in()
         await exchange(pair)
-        done = True
     except CancelledError:
+        pair.abort()  # not waited for: whoever cancels wants to hear why now
         raise ProbeFailed(f"{pair.label}: {pair.explain_cancel()}") from None
-    except (ProbeFailed, RelayError) as problem:
-        raise ProbeFailed(f"{pair.label}: {problem}") from problem
-    finally:
-        await pair.end(politely=done)
+    except BaseException as problem:
+        await pair.abort()
+        if isinstance(problem, ProbeFailed | RelayError):
+            raise ProbeFailed(f"{pair.label}: {problem}") from problem
+        raise
+    await pair.close()

@@ -56,7 +56,7 @@ async def peek(reactor: Any, relay: RelayAddress, wall_time: Callable[[], float]
         reason = str(problem).removeprefix(f"{relay.label}: ")
         raise ProbeFailed(f"cannot connect to {relay.label}: {reason}") from problem
     except CancelledError:
-        place, waiting = await visit.give_up(), visit.stage or str(stage)
+        place, waiting = visit.give_up(), visit.stage or str(stage)
         raise ProbeFailed(
             f"{relay.label}{place}: nothing after {reactor.seconds() - began:.1f} s: still"
             f" waiting for {waiting}: {cure_for(waiting)}"
@@ -86,12 +86,13 @@ class _Visit(Protocol):
         )
         return factory
 
-    async def give_up(self) -> str:
-        """End the connection, if there is one; give where it went, for a sentence."""
+    def give_up(self) -> str:
+        """Cut the connection, if there is one; give where it went, for a sentence."""
         if not self.stage:
             return ""
+        if self._closing is not None:
+            self._closing.cancel()
         self._transport.abortConnection()
-        await self.over.when()
         return f" at {self.presented.address}"
 
     def connectionMade(self) -> None:
@@ -102,6 +103,7 @@ class _Visit(Protocol):
     def handshakeCompleted(self) -> None:
         """See ``IHandshakeListener``."""
         handle = self._transport.getHandle()
+        self.stage = "the relay to close the connection"
         self.presented.tls_version = handle.get_protocol_version_name()
         self.presented.chain = peer_chain(handle)
         try:

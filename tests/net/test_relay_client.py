@@ -457,6 +457,15 @@ class BackPressureTests(SynchronousTestCase):
         self.clock.advance(2.1)
         self.assertTrue(self.transport.disconnected)
 
+    def test_abort_while_closing(self) -> None:
+        """Who cannot wait for the end cuts it."""
+        timers = self.clock.getDelayedCalls()
+        self.client.close()
+        self.client.abort("no time")
+        self.assertTrue(self.transport.disconnected)
+        self.client.abort("twice is no harm")
+        self.assertEqual(self.clock.getDelayedCalls(), timers)
+
 
 class EndTests(SynchronousTestCase):
     """How connections end."""

@@ -60,14 +60,21 @@ class CheckTestCase(RelayTestCase):
         return Targets(**options)
 
     async def passes(self, check: Check, seconds: float = 20.0) -> None:
-        """Run a check as a prober does: cancelled when its time is over, then waited for."""
+        """Run a check as a prober does: cancelled when its time is over, which ends it."""
         running = Deferred.fromCoroutine(check.run())
-        cancelling = reactor.callLater(seconds, running.cancel)
+        ended_at_once = []
+
+        def cancel() -> None:
+            running.cancel()
+            ended_at_once.append(running.called)
+
+        cancelling = reactor.callLater(seconds, cancel)
         try:
             await in_time(reactor, running, "a check to end")
         finally:
             if cancelling.active():
                 cancelling.cancel()
+            self.assertNotIn(False, ended_at_once)
 
     async def fails(self, check: Check, seconds: float = 20.0) -> str:
         """Give the sentence a check fails with."""
