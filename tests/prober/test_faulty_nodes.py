@@ -6,15 +6,18 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Factory, Protocol
+from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from derp.prober import tls_peek
-from derp.prober.check import Check
+from derp.prober.check import Check, ProbeFailed
 from derp.prober.mesh_check import mesh_check
+from derp.prober.targets import Targets
 from derp.prober.tls_check import tls_check
-from derp.wire.derp_map import Node
+from derp.wire.derp_map import DERPMap, Node, Region
 from derp.wire.frames import FrameType, encode_frame, encode_recv_packet
 from derp.wire.handshake import encode_server_key
 from derp.wire.keys import public_of
@@ -29,6 +32,7 @@ from tests.net.relay_fakes import (
     metacert,
     over_tls,
 )
+from tests.net.test_relay_dialer import DialReactor
 from tests.prober.chains import make_ca
 from tests.prober.check_case import CheckTestCase
 from tests.prober.relaying import Room
@@ -170,6 +174,32 @@ class HangingTests(FaultyNodeCase):
             check = mesh_check(self.targets(), self.region, *pair)
             text = await self.hangs(check, "the answer to the login")
             self.assertNotIn("900b", text)
+
+
+class SlowNameTests(SynchronousTestCase):
+    """A name that is not resolved, in a time that is advanced by hand."""
+
+    def test_resolve(self) -> None:
+        """The name that is waited for is told, and nothing is left."""
+        node = Node(name="900a", region_id=900, host_name="dns.slow", ipv6="none")
+        region = Region(region_id=900, code="test", nodes=(node,))
+        for make in (
+            lambda targets: tls_check(targets, region, node),
+            lambda targets: mesh_check(targets, region, node, node),
+        ):
+            dialing = DialReactor()
+            derp_map = DERPMap(regions={900: region})
+            check = make(Targets(reactor=dialing, current_map=lambda it=derp_map: it))
+            running = Deferred.fromCoroutine(check.run())
+            dialing.advance(9)
+            self.assertNoResult(running)
+            running.cancel()
+            text = str(self.failureResultOf(running, ProbeFailed).value)
+            self.assertIn("node 900a (dns.slow): ", text)
+            self.assertIn("nothing after 9.0 s", text)
+            self.assertIn("still waiting for", text)
+            self.assertIn("an IPv4 address of dns.slow: is HostName right", text)
+            self.assertEqual(dialing.getDelayedCalls(), [])
 
 
 class GarbageTests(FaultyNodeCase):
