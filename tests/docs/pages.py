@@ -8,7 +8,7 @@ A block of shell commands has a mark, a comment right above it:
 ``.. run: ends with 1``
     The same, but this is the exit code.
 ``.. run: a relay``
-    Its last command is a relay: it gets ready, and ends in order when it is told to.
+    Its last command is a relay (or derpprobe): it gets ready, and ends in order when told to.
 ``.. run: beside a relay``
     Its commands are run while there is one on this machine.
 ``.. outside: why``

@@ -29,6 +29,10 @@ from tests.docs.stand_in import install
 PATIENCE_S: Final = 30
 """A block that takes longer is stuck."""
 
+READY: Final = " is ready\n"
+BEHIND_PORTS: Final = "  public key "
+"""What a relay says when it has said where it listens."""
+
 _OWN_PATHS: Final = re.compile(r"(?<![\w.}$/-])/(etc|run|var/lib|srv)/derper\b")
 _LISTENING: Final = re.compile(r"listening +\S+:(\d+) +([^\n]*)")
 _OURS: Final = ("TS_", "DERP_", "TAILSCALE_", "XDG_", "HOSTNAME")
@@ -115,8 +119,8 @@ class Place:
     def _run_relay(self, script: str) -> str:
         # bash waits for its last command in spite of the signal, and ends as that does.
         process = self._start(f"trap : TERM\n{script}")
-        said = _until_ready(process)
-        if " is ready\n" not in said:
+        said = _until(process, READY)
+        if READY not in said:
             return f"it did not get ready: {said}{_killed(process)}"
         os.killpg(process.pid, signal.SIGTERM)
         try:
@@ -128,7 +132,7 @@ class Place:
     def _run_beside(self, script: str) -> str:
         relay = self._start(f"exec {_RELAY}")
         try:
-            said = _until_ready(relay)
+            said = _until(relay, BEHIND_PORTS)
             ports = {serves: port for port, serves in _LISTENING.findall(said)}
             return self._run(_with_ports(script, ports), 0)
         finally:
@@ -136,30 +140,39 @@ class Place:
 
 
 def _with_ports(script: str, ports: dict[str, str]) -> str:
-    """Put the ports of the relay into a script that means those of a real one."""
-    by_flag = {
-        flag: next(port for serves, port in ports.items() if flag in serves)
-        for flag in ("(-a)", "(--http-port)", "(--metrics-addr)")
-    }
-    for written, flag in (
-        ("https://localhost", "(-a)"),
-        ("http://localhost:9090", "(--metrics-addr)"),
-        ("http://localhost", "(--http-port)"),
+    """
+    Put the relay that runs here into a script that means another.
+
+    :param ports: by what is served there, as the relay says it.
+    """
+    main, plain, metrics, stun = (
+        next(port for serves, port in ports.items() if what in serves)
+        for what in ("(-a)", "(--http-port)", "(--metrics-addr)", "STUN")
+    )
+    https = f"https://127.0.0.1:{main}"
+    doctor = (
+        "derper doctor --ca-file beside/127.0.0.1.crt "
+        f"--stun-port {stun} --http-port {plain} 127.0.0.1:{main}"
+    )
+    for written, here in (
+        (r"https://(localhost|derp\.example\.com)(?![:\w])", https),
+        (r"http://localhost:9090", f"http://127.0.0.1:{metrics}"),
+        (r"http://localhost(?![:\w])", f"http://127.0.0.1:{plain}"),
+        (r"\bderp\.example\.com:443\b", f"127.0.0.1:{main}"),
+        (r"\bderper doctor derp\.example\.com\b", doctor),
+        (r"\bstunc derp\.example\.com\b", f"stunc 127.0.0.1 {stun}"),
     ):
-        scheme = written.partition(":")[0]
-        script = re.sub(
-            re.escape(written) + r"(?![:\w])", f"{scheme}://127.0.0.1:{by_flag[flag]}", script
-        )
+        script = re.sub(written, here, script)
     return script
 
 
-def _until_ready(process: subprocess.Popen[str]) -> str:
-    """All it says until its block of facts is there, or it ends."""
+def _until(process: subprocess.Popen[str], sign: str) -> str:
+    """All it says up to the line with a sign, or until it ends."""
     assert process.stdout is not None
     said = ""
     for line in process.stdout:
         said += line
-        if " is ready\n" in said and ("public key" in line):
+        if sign in line:
             break
     return said
 
