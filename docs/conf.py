@@ -45,7 +45,7 @@ OUTSIDE = {
 }
 """Files beside ``docs/`` that pages link to, and the pages that show them."""
 
-COMING = {"proxies", "systemd", "container", "derpprobe", "alerts", "performance", "doctor"}
+COMING = {"proxies", "systemd", "container", "derpprobe", "alerts", "performance"}
 
 
 class FileLinks(SphinxTransform):
