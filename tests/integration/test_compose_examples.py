@@ -136,6 +136,13 @@ class EachExampleTests(ComposeTestCase):
             for path in written:
                 self.assertTrue(any(path.startswith(f"{each}/") for each in kept), path)
 
+    def test_named_in_the_docs(self) -> None:
+        """Container's page lists each of them, and no other."""
+        page = (EXAMPLES.parent.parent / "docs" / "container.rst").read_text()
+        table = page.split("``examples/compose/``")[1].split("What is started")[0]
+        named = re.findall(r"^``([a-z-]+)``", table, re.MULTILINE)
+        self.assertEqual(sorted(named), [place.name for place in examples()])
+
     def test_grace(self) -> None:
         """Compose waits longer than a drain takes."""
         for _, _, service, config in self.each_relay():
