@@ -61,6 +61,19 @@ def sentence(alert: Alert) -> str:
     return f"{what} fails: {reason}"
 
 
+def text_of(alerts: Sequence[Alert]) -> str:
+    """Tell several alerts, a line each, with a headline; of very many only the first."""
+    lines = [sentence(alert) for alert in alerts]
+    if len(lines) == 1:
+        return lines[0]
+    failing = sum(alert.status == "firing" for alert in alerts)
+    counts = ((failing, "failing"), (len(lines) - failing, "over"))
+    headline = "DERP probes: " + ", ".join(f"{n} {what}" for n, what in counts if n)
+    if len(lines) > MAX_TEXT_LINES:
+        lines = [*lines[:MAX_TEXT_LINES], f"and {len(lines) - MAX_TEXT_LINES} more"]
+    return "\n".join([headline, *lines])
+
+
 def subject(name: str, labels: Mapping[str, str]) -> str:
     """
     Name what is probed: ``STUN IPv6 of node 1a (derp1.example.com) in region nyc``.
@@ -86,10 +99,6 @@ def encode_webhook(page_url: str) -> Encoder:
     """Make the encoder of ``json``; ``page_url`` is where people find the status page."""
 
     def encode(alerts: Sequence[Alert]) -> bytes:
-        lines = [sentence(alert) for alert in alerts]
-        if len(lines) > MAX_TEXT_LINES:
-            left_out = len(lines) - MAX_TEXT_LINES + 1
-            lines = [*lines[: MAX_TEXT_LINES - 1], f"and {left_out} more"]
         body = {
             "version": VERSION,
             "groupKey": f'{{}}:{{alertname="{ALERT_NAME}"}}',
@@ -101,7 +110,7 @@ def encode_webhook(page_url: str) -> Encoder:
             "commonAnnotations": {},
             "externalURL": page_url,
             "alerts": [_webhook_alert(alert, page_url) for alert in alerts],
-            "text": "\n".join(lines),
+            "text": text_of(alerts),
         }
         return json.dumps(body, separators=(",", ":")).encode("ascii")
 

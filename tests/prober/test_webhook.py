@@ -130,7 +130,8 @@ class EncodingTests(SynchronousTestCase):
         )
         self.assertNotIn("address_family", second["labels"])
         self.assertNotEqual(first["fingerprint"], second["fingerprint"])
-        self.assertEqual(len(body["text"].splitlines()), 2)
+        self.assertEqual(len(body["text"].splitlines()), 3)
+        self.assertTrue(body["text"].startswith("DERP probes: 1 failing, 1 over\n"))
 
     def test_all_resolved(self) -> None:
         """A group is resolved when all in it are."""
@@ -141,7 +142,7 @@ class EncodingTests(SynchronousTestCase):
         """A chat is not told a hundred lines; the alerts are all there."""
         body = json.loads(encode_webhook("")([alert(f"p{n}") for n in range(100)]))
         lines = body["text"].splitlines()
-        self.assertEqual((len(lines), lines[-1]), (20, "and 81 more"))
+        self.assertEqual((len(lines), lines[-1]), (22, "and 80 more"))
         self.assertEqual(len(body["alerts"]), 100)
 
     def test_alertmanager(self) -> None:

@@ -1,6 +1,6 @@
 // What a check has found, in a few words each.
 
-import { ms, percent } from "./format.js";
+import { ms, percent, rate } from "./format.js";
 
 const SOON_DAYS = 14;
 
@@ -20,7 +20,7 @@ export function facts(view) {
   if (found.mapped_address) told.push([`seen as ${found.mapped_address}`, ""]);
   if (number(found.rtt_ms)) told.push([`answer ${ms(found.rtt_ms)}`, ""]);
   if (number(found.packet_ms)) told.push([`packet ${ms(found.packet_ms)}`, ""]);
-  if (number(found.mbit_per_second)) told.push([`${found.mbit_per_second.toFixed(1)} Mbit/s`, ""]);
+  if (number(found.mbit_per_second)) told.push([rate(found.mbit_per_second), ""]);
   if (number(found.p50_ms)) told.push([`delay ${ms(found.p50_ms)}`, ""]);
   if (number(found.p99_ms)) told.push([`99 % ${ms(found.p99_ms)}`, ""]);
   if (number(found.loss)) {

@@ -24,6 +24,11 @@ export function moment(unix) {
   return new Date(unix * 1000).toLocaleString([], { hour12: false });
 }
 
+export function rate(megabits) {
+  if (megabits >= 1000) return `${(megabits / 1000).toFixed(1)} Gbit/s`;
+  return `${megabits.toFixed(megabits >= 100 ? 0 : 1)} Mbit/s`;
+}
+
 export function percent(part) {
   const value = part * 100;
   if (value === 0 || value === 100) return `${value} %`;

@@ -1,7 +1,7 @@
 // Who reaches whom in a meshed region: a table whose cells are as warm as the way is slow.
 
 import { el, mark, say } from "./dom.js";
-import { ms, symbol, word } from "./format.js";
+import { ms, rate, symbol, word } from "./format.js";
 
 const STEPS_MS = [20, 50, 120, 300]; // up to 20 ms is the coolest, above 300 ms the warmest
 
@@ -53,7 +53,7 @@ function paint(cell, view) {
 function measured(view) {
   const found = view.findings;
   if (view.class === "derp_bw" && found.mbit_per_second !== undefined) {
-    return [`${Number(found.mbit_per_second).toFixed(0)} Mb/s`, null];
+    return [rate(Number(found.mbit_per_second)), null];
   }
   let latency = view.p50;
   if (view.class === "derp_mesh" && found.packet_ms !== undefined) latency = Number(found.packet_ms);

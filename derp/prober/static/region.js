@@ -13,7 +13,7 @@ export function regionCard(region, page) {
   const matrices = region.matrices.map((model) => matrix(model, page.open));
   for (const each of matrices) for (const name of each.names()) if (!rows.has(name)) rows.set(name, each);
   const element = el("section", {
-    class: "card region", "aria-label": `Region ${region.code}`, "data-wide": region.nodes.length > 2,
+    class: "card region", "aria-label": `Region ${region.code}`, "data-wide": nodes.length + matrices.length > 2,
   },
     el("header", {},
       el("h2", {},

@@ -35,11 +35,14 @@ export function spark() {
   };
 }
 
-// The scale is that of the medians: a single slow run must not flatten all the rest.
+// The scale is that of the medians: a single slow run must not flatten all the rest. A young
+// prober shows an hour, and grows to six.
 function shapes(points, now, bucket) {
-  const count = (HOURS * 3600) / bucket;
+  const newest = Math.floor(now / bucket);
+  const oldest = points.length ? Math.round(points[0][0] / bucket) : newest;
+  const count = Math.min(Math.max(newest - oldest + 1, 3600 / bucket), (HOURS * 3600) / bucket);
   const step = WIDTH / count;
-  const first = Math.floor(now / bucket) - count + 1;
+  const first = newest - count + 1;
   const top = Math.max(0.1, ...points.map((point) => point[1] || 0)) * HEADROOM;
   const y = (value) => HEIGHT - 1 - (Math.min(value, top) / top) * (HEIGHT - 1 - TOP);
   const failures = [];
