@@ -70,7 +70,7 @@ IDENTITY: Final = (
         Kind.STRING,
         "",
         "File of the relay's key; made if it is missing.",
-        "/var/lib/derper/derper.key for root, and for the derper program wherever that directory is",
+        "/var/lib/derper/derper.key for root, and for derper itself wherever that directory is",
     ),
     Flag(
         "hostname",
