@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from derp.addresses import check_port
-from derp.doctor.patient import FAMILIES, TIMEOUT, Patient
+from derp.doctor.patient import TIMEOUT, Patient
+from derp.doctor_target import patient_fields
 from derp.errors import ConfigError, ProtocolError
 from derp.flags import FLAGS as RELAY_FLAGS
 from derp.goflag import Flag, FlagError, FlagValues, Kind, format_flag, parse_flags
 from derp.net.key_file import parse_key_file
 from derp.net.mesh_key import read_mesh_key
-from derp.net.relay_dialer import parse_relay_url
 from derp.quoting import quoted
-from derp.wire.derp_map import Node, parse_derp_map
 from derp.wire.keys import parse_node_private
 from derp.wire.node_json import PIN_PREFIX
 
@@ -117,7 +114,9 @@ def parse_doctor(argv: Sequence[str], reactor: Any) -> DoctorOptions | None:
     values = _values(flags)
     patient = None
     if names:
-        patient = Patient(reactor=reactor, **{**_whom(flags, names[0]), **values})
+        patient = Patient(
+            reactor=reactor, **{**patient_fields(names[0], flags.text("derp-map")), **values}
+        )
     return DoctorOptions(
         patient=patient,
         local=local,
@@ -221,88 +220,3 @@ def read_client_key(path: str) -> bytes:
         raise ConfigError(
             f"--key-file {quoted(path)}: holds no private key: write privkey: and 64 hex digits"
         ) from None
-
-
-# -- whom to examine -------------------------------------------------------------------------
-
-
-def _whom(flags: FlagValues, name: str) -> dict[str, Any]:
-    """Fields of :class:`Patient` that say who it is."""
-    if flags.text("derp-map"):
-        return _node_fields(_find_node(flags.text("derp-map"), name))
-    if "://" in name:
-        return _url_fields(name)
-    host, port = _split(name)
-    return {"host": host, "port": port}
-
-
-def _split(name: str) -> tuple[str, int]:
-    """Divide ``host``, ``host:port``, ``[ipv6]:port`` or a bare IPv6 address."""
-    try:
-        ip = ip_address(name.strip("[]"))
-    except ValueError:
-        pass
-    else:
-        return str(ip), 443
-    try:
-        parts = urlsplit(f"//{name}")
-        host, port = parts.hostname or "", 443 if parts.port is None else parts.port
-        host.encode("idna")
-    except ValueError:
-        host, port = "", 0
-    if not host or not port or parts.path or parts.username or any(ch.isspace() for ch in host):
-        raise FlagError(f"{quoted(name)} is no HOST or HOST:PORT")
-    return host, port
-
-
-def _url_fields(url: str) -> dict[str, Any]:
-    try:
-        relay = parse_relay_url(url)
-    except ConfigError as error:
-        raise FlagError(str(error)) from None
-    if relay.path not in ("/", "/derp"):
-        raise FlagError(f"{quoted(url)}: clients know no other path than /derp")
-    fields = {"host": relay.host, "port": relay.port, "tls": relay.tls}
-    return fields if relay.tls else {**fields, "http_port": None}
-
-
-def _find_node(path: str, name: str) -> Node:
-    try:
-        derp_map = parse_derp_map(Path(path).read_bytes())
-    except OSError as error:
-        raise ConfigError(f"--derp-map {quoted(path)}: cannot be read ({error.strerror})") from None
-    except ProtocolError as error:
-        raise ConfigError(f"--derp-map {quoted(path)}: {error}") from None
-    region_name, _, node_name = name.partition("/")
-    region = derp_map.region(region_name)
-    if region is None:
-        codes = ", ".join(f"{each.region_id} ({each.code})" for each in derp_map.regions.values())
-        raise FlagError(f"--derp-map: there is no region {quoted(region_name)}: {codes or 'none'}")
-    for node in region.nodes:
-        if node.name == node_name or (not node_name and not node.stun_only):
-            return node
-    names = ", ".join(node.name for node in region.nodes)
-    raise FlagError(f"--derp-map: region {region_name} has no such node that relays: {names}")
-
-
-def _node_fields(node: Node) -> dict[str, Any]:
-    fixed, families = {}, []
-    for family, given in ((4, node.ipv4), (6, node.ipv6)):
-        try:
-            if given and ip_address(given).version == family:
-                fixed[family] = given
-            elif given:
-                continue
-        except ValueError:
-            continue  # "none" turns the family off
-        families.append(family)
-    return {
-        "host": node.host_name,
-        "port": node.derp_port,
-        "fixed": fixed,
-        "families": tuple(families) or FAMILIES,
-        "cert_name": node.cert_name,
-        "insecure": node.insecure_for_tests,
-        "stun_port": node.stun_port,
-        "http_port": 80 if node.can_port80 else None,
-    }

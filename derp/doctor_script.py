@@ -49,23 +49,26 @@ def run(argv: Sequence[str]) -> int:
     if options is None:
         print(usage(width), end="")
         return 0
-    outcome: list[tuple[str, int]] = []
+    codes: list[int] = []
     running: Any = reactor
 
     def begin() -> None:
         done = Deferred.fromCoroutine(report(options, running, width))
-        done.addCallback(outcome.append)
+        done.addCallback(show)
         done.addErrback(lambda failure: failure.printTraceback(sys.stderr))
         done.addBoth(lambda _: running.stop())
 
+    def show(reported: tuple[str, int]) -> None:
+        text, code = reported
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        codes.append(code)
+        if running.getThreadPool().working:
+            os._exit(code)  # a name is still being looked up: its thread cannot be stopped
+
     running.callWhenRunning(begin)
     running.run()
-    if not outcome:
-        return 1
-    text, code = outcome[0]
-    sys.stdout.write(text)
-    sys.stdout.flush()
-    return code
+    return codes[0] if codes else 1
 
 
 async def report(options: DoctorOptions, reactor: Any, width: int) -> tuple[str, int]:
@@ -84,7 +87,7 @@ async def report(options: DoctorOptions, reactor: Any, width: int) -> tuple[str,
     # Local examinations alone need nobody to look at, but a clock and a deadline.
     results = await examine(todo, patient or Patient(reactor=reactor, host="localhost"), chart)
     who = "this machine" if patient is None else _who(patient)
-    node = None if patient is None else node_of(patient, chart)
+    node = None if patient is None or not chart.best else node_of(patient, chart)
     seconds = reactor.seconds() - begun
     code = 1 if worst(results) is Verdict.FAIL else 0
     if options.json:

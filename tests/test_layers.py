@@ -35,6 +35,7 @@ LAYERS = {
     "derp.derper_settings": 4,
     "derp.doctor_flags": 4,
     "derp.doctor_script": 4,
+    "derp.doctor_target": 4,
     "derp.environment": 4,
     "derp.environment_flags": 4,
     "derp.failed_start": 4,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, TimeoutError
+from twisted.internet.threads import deferToThreadPool
 
 from derp.doctor.finding import Finding, fail, ok, warn
 from derp.doctor.patient import FAMILIES, Chart, Patient
@@ -15,6 +17,7 @@ from derp.net.server_check import is_ip_literal
 
 MAX_ADDRESSES = 4
 """Of one family; clients try no more either."""
+_RESOLVER = "check this machine's network and resolver (/etc/resolv.conf)"
 
 
 async def examine_names(patient: Patient, chart: Chart) -> Sequence[Finding]:
@@ -31,6 +34,8 @@ async def examine_names(patient: Patient, chart: Chart) -> Sequence[Finding]:
     if not families:
         return [ok(f"{name}: addresses as given: {', '.join(patient.fixed.values())}")]
     problem = await _look_up(patient, chart, name, families)
+    if problem is None and not chart.addresses:
+        problem = await _why_not(patient, name)
     return [problem or _judge(patient, chart, name)]
 
 
@@ -55,7 +60,22 @@ async def _look_up(
             chart.addresses[family] = result[:MAX_ADDRESSES]
     if late and not chart.addresses:
         said = f"{name}: the DNS server does not answer within {patient.timeout:g} s"
-        return fail(said, "check this machine's resolver (/etc/resolv.conf)")
+        return fail(said, _RESOLVER)
+    return None
+
+
+async def _why_not(patient: Patient, name: str) -> Finding | None:
+    """Tell a resolver that does not work from a name that does not exist."""
+    reactor = patient.reactor
+    asked = deferToThreadPool(reactor, reactor.getThreadPool(), patient.getaddrinfo, name, None)
+    try:
+        await asked.addTimeout(patient.timeout, reactor)
+    except socket.gaierror as error:
+        if error.errno in (socket.EAI_AGAIN, socket.EAI_FAIL):
+            said = f"{name}: no DNS server can be asked ({error.strerror})"
+            return fail(said, _RESOLVER)
+    except (TimeoutError, OSError):
+        return fail(f"{name}: no DNS server answers", _RESOLVER)
     return None
 
 

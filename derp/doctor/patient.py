@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ class Patient:
     """Of a client that is admitted; ``None`` makes keys up."""
     timeout: float = TIMEOUT
     wall_time: Callable[[], float] = time.time
+    getaddrinfo: Callable[..., Any] = socket.getaddrinfo
+    """The system's resolver, asked why a name has no address."""
 
     @property
     def pin(self) -> str:

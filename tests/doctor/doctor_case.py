@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -32,6 +33,11 @@ NAME = "relay.test"
 
 CA = make_credentials(["Test CA"], ca=True)
 LEAF = make_credentials([NAME], CA)
+
+
+def no_such_name(name: str, port: object) -> NoReturn:
+    """What the system's resolver says of a name that is not there."""
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
 
 class NamingReactor:
@@ -104,6 +110,7 @@ class DoctorTestCase(RelayTestCase):
             "http_port": None,
             "stun_port": None,
             "timeout": 2.0,
+            "getaddrinfo": no_such_name,
         }
         return Patient(**(known | fields))
 

@@ -59,6 +59,17 @@ class NetTests(DoctorTestCase):
         found = await self.examined(patient)
         self.assert_found(found["DNS"], FAIL, "DNS server does not answer", "/etc/resolv.conf")
 
+    async def test_no_dns(self) -> None:
+        """So is a machine that can ask no DNS server."""
+
+        def no_server(name: str, port: object) -> None:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+        found = await self.examined(self.patient(443, host="missing.test", getaddrinfo=no_server))
+        self.assert_found(
+            found["DNS"], FAIL, "no DNS server can be asked (Temporary", "resolv.conf"
+        )
+
     async def test_private_address(self) -> None:
         """A private address beside a public one in the DNS."""
         names = NamingReactor({NAME: ["10.0.0.7", "8.8.8.8"]})

@@ -6,8 +6,9 @@ from derp.doctor.finding import Finding, Verdict
 from derp.doctor.rounds import node_of
 from derp.wire.keys import generate_private, public_of
 from derp.wire.node_json import pin_of
-from tests.doctor.doctor_case import NAME, DoctorTestCase
+from tests.doctor.doctor_case import NAME, DoctorTestCase, NamingReactor
 from tests.integration.relay_case import HOST, MESH_KEY
+from tests.net.udp_sockets import NO_IPV6
 
 
 class HealthyTests(DoctorTestCase):
@@ -48,6 +49,22 @@ class HealthyTests(DoctorTestCase):
         node = node_of(patient, self.chart)
         self.assertEqual((node.hostname, node.cert_name), (NAME, ""))
         self.assertEqual((node.derp_port, node.stun_port), (patient.port, patient.stun_port))
+
+    async def test_both_versions(self) -> None:
+        """Over IPv4 and IPv6: ports, upgrades and STUN of each, and one relay behind them."""
+        service = self.start_healthy(host="")
+        names = NamingReactor({NAME: [HOST, "::1"]})
+        found = await self.examined(self.relay_patient(service, reactor=names))
+        self.assert_well(found)
+        for name, words in (("TCP", "is open"), ("upgrade", "greeted"), ("STUN", "our own")):
+            for host in (HOST, "::1"):
+                said = [each.said for each in found[name] if words in each.said]
+                self.assertEqual(len([line for line in said if host in line]), 1, said)
+        found = await self.examined(self.relay_patient(service, reactor=names, families=(6,)))
+        self.assert_well(found)
+        self.assertEqual(self.chart.reached, {6: "::1"})
+
+    test_both_versions.skip = NO_IPV6 or None  # type: ignore[attr-defined]
 
     async def test_pinned_address(self) -> None:
         """A relay known by its address, with its own certificate and the pin for it."""

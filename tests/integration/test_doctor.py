@@ -88,6 +88,24 @@ class DoctorTests(RelayTestCase):
         document = await self.document(where, "--no-stun", "--http-port=-1")
         self.assertEqual(document["verdict"], "fail")
 
+    async def test_hanging_lookup(self) -> None:
+        """A resolver that hangs keeps nobody: the report comes, and the process ends."""
+        script = (
+            "import socket, time, sys; socket.getaddrinfo = lambda *_: time.sleep(300);"
+            "import derp.derper_command as command;"
+            "sys.exit(command.run(['doctor', 'a.test', '-timeout=200ms']))"
+        )
+        done = await deferToThread(
+            subprocess.run,
+            [sys.executable, "-c", script],
+            env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        )
+        self.assertEqual((done.returncode, done.stderr), (1, ""))
+        self.assertIn("the DNS server does not answer within 0.2 s", done.stdout)
+
     async def test_usage(self) -> None:
         """A wrong command line: one sentence on stderr, nothing on stdout, exit code 2."""
         for words in ((), ("a.test", "--jsno"), ("a.test", "--key-file", "/nowhere")):
