@@ -31,8 +31,8 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from derp.net.answers import plain_error
-from derp.prober.probe_view import changed_view, probe_view
-from derp.prober.snapshot import last_failures, snapshot, summary
+from derp.prober.probe_view import changed_view
+from derp.prober.snapshot import Views, last_failures, snapshot, summary
 
 log = Logger(namespace="derp")
 
@@ -56,12 +56,14 @@ class LiveView:
         self._reactor = reactor
         self._prober = prober
         self._wall_time = wall_time
-        self._views: dict[str, dict[str, Any]] = {}
+        self._views = Views()
         self._changed: set[str] = set()
         self._arranged: set[str] = set()
         """The probes of the last snapshot that was sent."""
-        self._failures: list[dict[str, Any]] = []
+        self._failed_runs = 0
+        """Of all probes, when their last failures were told."""
         self._latest: tuple[float, dict[str, Any]] | None = None
+        self._text = ""
         self._number = 0
         self._rounds = LoopingCall(self._round)
         self._rounds.clock = reactor
@@ -71,7 +73,7 @@ class LiveView:
     def hear(self, probe: Any) -> None:
         """Note that a probe is not what it was; a listener of the prober."""
         self._latest = None
-        self._views.pop(probe.name, None)
+        self._views.spoil(probe)
         self._changed.add(probe.name)
 
     def snapshot(self) -> dict[str, Any]:
@@ -80,7 +82,15 @@ class LiveView:
         if self._latest is None or now - self._latest[0] >= GATHER_S:
             self._forget_moving()
             self._latest = now, snapshot(self._prober, self._wall_time(), self._views)
+            self._text = ""
         return self._latest[1]
+
+    def snapshot_text(self) -> str:
+        """The same as JSON, in ASCII on one line."""
+        current = self.snapshot()
+        if not self._text:
+            self._text = _json(current)
+        return self._text
 
     def add(self, stream: Stream) -> None:
         """Begin to tell somebody."""
@@ -108,16 +118,17 @@ class LiveView:
 
     def snapshot_event(self) -> bytes:
         """The event that makes whatever came before irrelevant."""
-        current = self.snapshot()
-        self._arranged = set(current["probes"])
-        return self._event("snapshot", current)
+        text = self.snapshot_text()
+        self._arranged = set(self.snapshot()["probes"])
+        return self._event("snapshot", text)
 
     # -- inside ----------------------------------------------------------------------------
 
     def _forget_moving(self) -> None:
         """Continuous probes find things, and settle, without any event."""
         for name, probe in self._prober.probes.items():
-            if probe.interval < 0 and self._views.pop(name, None) is not None:
+            if probe.interval < 0:
+                self._views.spoil(probe)
                 self._changed.add(name)
 
     def _round(self) -> None:
@@ -132,7 +143,7 @@ class LiveView:
         elif self._changed:
             message = self._changes_event()
         elif ticking:
-            message = self._event("tick", {"now": self._wall_time()})
+            message = self._event("tick", _json({"now": self._wall_time()}))
         else:
             return
         self._changed.clear()
@@ -143,25 +154,27 @@ class LiveView:
     def _changes_event(self) -> bytes:
         now = self._wall_time()
         probes = self._prober.probes
-        changed = [name for name in self._changed if name in probes]
-        for name, probe in probes.items():
-            if name not in self._views:
-                self._views[name] = probe_view(probe, now)
-        views = {name: self._views[name] for name in probes}
+        views = self._views.of(probes, now)
         data = {
             "now": now,
             "summary": summary(views.values()),
-            "probes": [changed_view(views[name]) for name in sorted(changed)],
+            "probes": [
+                changed_view(views[name]) for name in sorted(self._changed) if name in views
+            ],
         }
-        failures = last_failures(probes.values(), views)
-        if failures != self._failures:
-            data["failures"] = self._failures = failures
-        return self._event("probes", data)
+        failed_runs = sum(probe.history.failed_runs for probe in probes.values())
+        if failed_runs != self._failed_runs:
+            self._failed_runs = failed_runs
+            data["failures"] = last_failures(probes.values(), views)
+        return self._event("probes", _json(data))
 
-    def _event(self, kind: str, data: object) -> bytes:
+    def _event(self, kind: str, text: str) -> bytes:
         self._number += 1
-        text = json.dumps(data, separators=(",", ":"))  # ASCII, on one line
         return f"event: {kind}\nid: {self._number}\ndata: {text}\n\n".encode("ascii")
+
+
+def _json(data: object) -> str:
+    return json.dumps(data, separators=(",", ":"))
 
 
 @implementer(IPushProducer)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from statistics import median
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ BUCKET_S: Final = 300
 """One point of a sparkline: 72 of them are the six hours that a history keeps."""
 TAIL: Final = 2
 """Points that a change can have touched: the newest, and the one before it."""
+PERCENTILES: Final = (50, 95, 99)
 MAX_NAME: Final = 120
 MAX_SENTENCE: Final = 600
 CONTINUOUS_SETTLED_S: Final = 30.0
@@ -49,9 +51,54 @@ def shown(text: object, limit: int = MAX_NAME) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def probe_view(probe: Any, now: float) -> dict[str, Any]:
-    """Everything the page says about one probe."""
+class ViewMemory:
+    """
+    What of a probe's view costs time, kept between two views of it.
+
+    Points of a sparkline that are over do not change any more. Percentiles of very many runs
+    hardly do: they are taken anew after half a percent more runs.
+    """
+
+    def __init__(self) -> None:
+        self.percentiles: tuple[float | None, ...] = (None,) * len(PERCENTILES)
+        self._points: dict[int, list[Any]] = {}
+        self._open = 0  # the point that may change: all before it are over
+        self._runs = -1
+
+    def points(self, history: Any) -> list[list[Any]]:
+        """The sparkline, of whose past only what is new is looked at."""
+        fresh = list(
+            takewhile(lambda minute: minute.start >= self._open, reversed(history.minutes))
+        )
+        if fresh:
+            for point in spark(reversed(fresh)):
+                self._points[point[0] * BUCKET_S] = point
+            self._open = max(self._points)
+            oldest = history.minutes[0].start // BUCKET_S * BUCKET_S
+            for start in [start for start in self._points if start < oldest]:
+                del self._points[start]
+        return list(self._points.values())
+
+    def note(self, history: Any) -> None:
+        """A run has ended: do now what would be much to do later for all probes at once."""
+        runs = history.ok_runs + history.failed_runs
+        if self._runs >= 0 and runs - self._runs < runs // 200:
+            return
+        self._runs = runs
+        self.percentiles = tuple(_ms(history.percentile(each)) for each in PERCENTILES)
+        self.points(history)
+
+
+def probe_view(probe: Any, now: float, memory: ViewMemory | None = None) -> dict[str, Any]:
+    """
+    Everything the page says about one probe.
+
+    :param memory: of this probe; without it everything is worked out.
+    """
     history = probe.history
+    memory = memory or ViewMemory()
+    memory.note(history)
+    p50, p95, p99 = memory.percentiles
     labels = probe.labels
     probe_class = probe.check.probe_class
     source, destination = nodes_of(probe.name, probe_class, labels.get("region", ""))
@@ -77,13 +124,13 @@ def probe_view(probe: Any, now: float) -> dict[str, Any]:
         "started": history.started,
         "ended": history.ended,
         "latency": _ms(history.latency),
-        "p50": _ms(history.percentile(50)),
-        "p95": _ms(history.percentile(95)),
-        "p99": _ms(history.percentile(99)),
+        "p50": p50,
+        "p95": p95,
+        "p99": p99,
         "runs": runs,
         "failures": failures,
         "results": list(history.results),
-        "spark": spark(history.minutes),
+        "spark": memory.points(history),
         "findings": _findings(probe.check.findings()),
     }
 
@@ -169,26 +216,32 @@ def failing_since(history: Any) -> float | None:
 
 def spark(minutes: Iterable[Any]) -> list[list[Any]]:
     """
-    Draw together minutes to points: start, median and highest latency, failures, runs.
+    Draw together minutes to points: number, median and highest latency, failures, runs.
 
-    A point without a success has ``None`` for both latencies.
+    The number times :data:`BUCKET_S` is when the point begins. A point without a success has
+    ``None`` for both latencies; one without a failure ends behind them.
     """
-    points: dict[int, list[Any]] = {}
+    counts: dict[int, list[int]] = {}
     samples: dict[int, list[float]] = {}
     for minute in minutes:
-        start = int(minute.start // BUCKET_S * BUCKET_S)
-        point = points.setdefault(start, [start, None, None, 0, 0])
-        point[3] += minute.failures
-        point[4] += minute.runs
-        samples.setdefault(start, []).extend(minute.latencies)
-    for start, found in samples.items():
-        if found:
-            points[start][1:3] = [_ms(median(found)), _ms(max(found))]
-    return [points[start] for start in sorted(points)]
+        number = int(minute.start // BUCKET_S)
+        count = counts.setdefault(number, [0, 0])
+        count[0] += minute.failures
+        count[1] += minute.runs
+        samples.setdefault(number, []).extend(minute.latencies)
+    points = []
+    for number in sorted(counts):
+        found = samples[number]
+        latencies = [_ms(median(found)), _ms(max(found))] if found else [None, None]
+        points.append([number, *latencies, *(counts[number] if counts[number][0] else ())])
+    return points
 
 
 def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 3)
+    """Milliseconds, with as many digits as anybody reads."""
+    if seconds is None:
+        return None
+    return round(seconds * 1000, 3 if seconds < 0.001 else 1)
 
 
 def _findings(found: Mapping[str, Any]) -> dict[str, str | int | float]:

@@ -16,7 +16,7 @@ The prober at one moment, as one JSON-able dict: what the page shows, and says t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from derp.prober.probe_view import (
@@ -24,6 +24,7 @@ from derp.prober.probe_view import (
     MAX_SENTENCE,
     PAIR_SUFFIXES,
     TITLES,
+    ViewMemory,
     probe_view,
     shown,
 )
@@ -34,31 +35,46 @@ MAX_FAILURES: Final = 20
 View = Mapping[str, Any]
 
 
-def snapshot(
-    prober: Any, now: float, known: MutableMapping[str, dict[str, Any]] | None = None
-) -> dict[str, Any]:
+class Views:
+    """The views of all probes of a prober, each made when it is asked for and kept until then."""
+
+    def __init__(self) -> None:
+        self._views: dict[str, dict[str, Any]] = {}
+        self._memories: dict[str, ViewMemory] = {}
+
+    def of(self, probes: Mapping[str, Any], now: float) -> dict[str, dict[str, Any]]:
+        """All of them, by name."""
+        for name, probe in probes.items():
+            if name not in self._views:
+                memory = self._memories.setdefault(name, ViewMemory())
+                self._views[name] = probe_view(probe, now, memory)
+        return {name: self._views[name] for name in probes}
+
+    def spoil(self, probe: Any) -> None:
+        """A probe is not what it was."""
+        self._views.pop(probe.name, None)
+        if probe.removed:
+            self._memories.pop(probe.name, None)
+        else:
+            self._memories.setdefault(probe.name, ViewMemory()).note(probe.history)
+
+
+def snapshot(prober: Any, now: float, views: Views | None = None) -> dict[str, Any]:
     """
     Describe a prober.
 
     :param now: Unix seconds.
-    :param known: views that are still right, by name; those that are missing are added.
+    :param views: of its probes, those that are still right.
     """
-    views: dict[str, dict[str, Any]] = {}
-    for name, probe in list(prober.probes.items()):
-        view = known.get(name) if known is not None else None
-        if view is None:
-            view = probe_view(probe, now)
-            if known is not None:
-                known[name] = view
-        views[name] = view
+    found = (views or Views()).of(prober.probes, now)
     return {
         "now": now,
         "bucket": BUCKET_S,
-        "summary": summary(views.values()),
-        "map": next((name for name, view in views.items() if view["class"] == "derp_map"), None),
-        "regions": regions(views.values()),
-        "probes": views,
-        "failures": last_failures(prober.probes.values(), views),
+        "summary": summary(found.values()),
+        "map": next((name for name, view in found.items() if view["class"] == "derp_map"), None),
+        "regions": regions(found.values()),
+        "probes": found,
+        "failures": last_failures(prober.probes.values(), found),
     }
 
 

@@ -14,7 +14,6 @@ name in a map that tries to be a script stays a name.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from hashlib import sha256
@@ -114,7 +113,7 @@ class SnapshotPage(Resource):
         """Everything there is to say."""
         add_page_headers(request)
         request.setHeader(b"Content-Type", b"application/json; charset=utf-8")
-        return json.dumps(self._live.snapshot(), separators=(",", ":")).encode("ascii") + b"\n"
+        return self._live.snapshot_text().encode("ascii") + b"\n"
 
 
 class StaticPage(Resource):

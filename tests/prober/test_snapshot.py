@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from derp.prober.probe_view import (
     BUCKET_S,
+    ViewMemory,
     changed_view,
     failing_since,
     nodes_of,
@@ -21,7 +22,7 @@ from derp.prober.probe_view import (
     state_of,
     title_of,
 )
-from derp.prober.snapshot import headline, snapshot
+from derp.prober.snapshot import Views, headline, snapshot
 from tests.prober.shown_prober import INTERVAL, START, ShownProber
 
 TLS = "derp/nyc/1a/tls"
@@ -162,7 +163,26 @@ class PartsTests(SynchronousTestCase):
             SimpleNamespace(start=60.0, runs=4, failures=0, latencies=[0.3, 0.4]),
             SimpleNamespace(start=BUCKET_S + 60.0, runs=4, failures=4, latencies=[]),
         ]
-        self.assertEqual(spark(minutes), [[0, 300.0, 900.0, 1, 8], [BUCKET_S, None, None, 4, 4]])
+        self.assertEqual(spark(minutes), [[0, 300.0, 900.0, 1, 8], [1, None, None, 4, 4]])
+        self.assertEqual(spark(minutes[1:2]), [[0, 350.0, 400.0]])
+
+    def test_memory(self) -> None:
+        """What is kept between two views changes nothing of them, for a day of runs."""
+        shown_prober = ShownProber()
+        fake = shown_prober.add(TLS, "tls", {"region": "nyc"}, interval=120.0)
+        history = shown_prober.prober.probes[TLS].history
+        memory = ViewMemory()
+        for hour in range(48):
+            fake.latency_s = 0.01 + 0.001 * (hour % 7)
+            fake.error = "no" if hour % 5 == 0 else ""
+            shown_prober.pass_time(1800 + hour * 10)
+            # The oldest point loses its minutes one by one, which changes nothing that is kept.
+            self.assertEqual(memory.points(history)[1:], spark(history.minutes)[1:])
+        self.assertLessEqual(len(memory.points(history)), 73)
+        memory.note(history)
+        exact = tuple(history.percentile(each) for each in (50, 95, 99))
+        for kept, found in zip(memory.percentiles, exact, strict=True):
+            self.assertApproximates(kept, found * 1000, 1.5)
 
     def test_failing_for_hours(self) -> None:
         """A row longer than what is remembered run by run is followed back by minutes."""
@@ -252,13 +272,15 @@ class SnapshotTests(SynchronousTestCase):
         self.assertAlmostEqual(second["at"] - second["first"], 2 * INTERVAL, 3)
 
     def test_known_views(self) -> None:
-        """Views that are still right are not made anew."""
-        known: dict[str, dict[str, Any]] = {}
-        first = snapshot(self.shown.prober, START, known)
-        self.assertEqual(set(known), set(self.shown.prober.probes))
-        del known[TLS.replace("1a", "1b")]
-        second = snapshot(self.shown.prober, START, known)
+        """Views that are still right are not made anew, and one that is not is."""
+        views = Views()
+        first = snapshot(self.shown.prober, START, views)
+        self.shown.pass_time(1)
+        views.spoil(self.shown.prober.probes[TLS])
+        second = snapshot(self.shown.prober, START, views)
         self.assertIs(first["probes"]["derpmap-probe"], second["probes"]["derpmap-probe"])
+        states = [each["probes"][TLS]["state"] for each in (first, second)]
+        self.assertEqual(states, ["pending", "ok"])
 
     def test_json(self) -> None:
         """All of it can be sent."""

@@ -24,10 +24,11 @@ export function regionCard(region, page) {
       ...nodes.map((node) => node.element), ...matrices.map((each) => each.element)));
   return {
     element,
-    update(views, now) {
+    update(views, now, changed) {
       const states = { ok: 0, failing: 0, pending: 0 };
       for (const view of views) {
         states[view.state] += 1;
+        if (changed && !changed.has(view.name)) continue;
         for (const drawer of [rows.get(view.name), ...matrices]) if (drawer) drawer.update(view, now);
       }
       for (const node of nodes) node.settle(page.view);

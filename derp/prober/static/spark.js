@@ -39,7 +39,7 @@ export function spark() {
 // prober shows an hour, and grows to six.
 function shapes(points, now, bucket) {
   const newest = Math.floor(now / bucket);
-  const oldest = points.length ? Math.round(points[0][0] / bucket) : newest;
+  const oldest = points.length ? points[0][0] : newest;
   const count = Math.min(Math.max(newest - oldest + 1, 3600 / bucket), (HOURS * 3600) / bucket);
   const step = WIDTH / count;
   const first = newest - count + 1;
@@ -48,8 +48,8 @@ function shapes(points, now, bucket) {
   const failures = [];
   const runs = []; // of points without a gap between them
   let last = -2;
-  for (const [start, median, high, failed, total] of points) {
-    const place = Math.round(start / bucket) - first;
+  for (const [number, median, high, failed, total] of points) {
+    const place = number - first;
     if (place < 0 || place >= count) continue;
     const x = place * step;
     if (failed) {
