@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from twisted.internet import reactor as global_reactor
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectionLost
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from derp.core.tls_request_stats import TLSRequestStats
 from derp.net.http_deadlines import HTTPTiming
@@ -16,8 +19,12 @@ from derp.net.timer_wheel import TimerWheel
 from derp.net.web import WebSite
 from derp.prober import event_stream
 from derp.prober.event_stream import GATHER_S, MAX_PER_HOST, STALLED_S, TICK_S
+from tests.integration.waiting import until
+from tests.net.http_exchange import Exchange
 from tests.net.sites import AbortableTransport, Visit, get
 from tests.prober.shown_prober import INTERVAL, ShownProber
+
+reactor: Any = global_reactor
 
 TLS = "derp/nyc/1a/tls"
 
@@ -253,3 +260,35 @@ class SlowReaderTests(StreamCase):
         for number in range(3):
             self.listen(peer=f"192.0.2.{number}")
         self.refused("192.0.2.9")
+
+
+class OverTCPTests(TestCase):
+    """A listener on a real connection who stops reading."""
+
+    async def test_does_not_read(self) -> None:
+        """It fills what the kernel holds for it, is cut off soon after, and is forgotten."""
+        self.patch(event_stream, "GATHER_S", 0.005)
+        self.patch(event_stream, "STALLED_S", 0.1)
+        shown = ShownProber()
+        for number in range(8):
+            shown.add_node(f"r{number}", number, "1a", "derp1.example.com", hours=6)
+        page = shown.resource(reactor=reactor)
+        wheel = TimerWheel(reactor)
+        self.addCleanup(wheel.stop)
+        site = WebSite(Mux({"/": page}), HTTPTiming(reactor, wheel, 300.0), TLSRequestStats())
+        port = reactor.listenTCP(0, site, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+        reader = await connectProtocol(endpoint, Exchange())
+        reader.transport.write(get("/events"))
+        await until(reactor, lambda: page._live.streams, "a listener")
+        reader.transport.pauseProducing()
+        snapshots = 0
+        while page._live.streams:
+            name = f"derp/new/{snapshots}/tls"
+            shown.add(name, "tls", {"region": "new"})  # so that there is a snapshot each time
+            snapshots += 1
+            self.assertLess(snapshots, 2000, "it is never held back")
+            await deferLater(reactor, 0.006)
+        reader.transport.resumeProducing()
+        await reader.end()
