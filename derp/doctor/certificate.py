@@ -27,6 +27,10 @@ _RENEW: Final = (
     "renew it, and have the relay or the proxy in front load it; with letsencrypt, ports 443 or "
     "80 must be reachable from everywhere"
 )
+_NAMELESS: Final = (
+    "start the relay with the address as -hostname (-certmode manual, or --acme-ip-certs), and let "
+    "no proxy route it by name"
+)
 
 
 async def examine_certificate(patient: Patient, chart: Chart) -> Sequence[Finding]:
@@ -34,6 +38,9 @@ async def examine_certificate(patient: Patient, chart: Chart) -> Sequence[Findin
     try:
         seen = await _look(patient, chart.best)
     except Unreachable as problem:
+        if patient.by_address:
+            said = f"no TLS for clients that send no server name, as to an address: {problem}"
+            return [fail(said, _NAMELESS)]
         cure = "does the relay know this name (-hostname)? Its log says why it refuses"
         return [fail(f"no TLS with the name {patient.host}: {problem}", cure)]
     _note(chart, seen)

@@ -33,7 +33,6 @@ TIMEOUT: Final = 3.0
 """Seconds for all of it."""
 STUN_RETRY: Final = 0.5
 _READ: Final = 4096
-_MAX_ANSWER: Final = 65536
 _DAY: Final = 86400.0
 
 
@@ -180,7 +179,7 @@ def _read_greeting(sock: socket.socket, deadline: Deadline) -> tuple[bytes, Find
             over = "silent"
             continue
         received += data
-        over = "" if data and len(received) <= _MAX_ANSWER else "closed"
+        over = "" if data else "closed"
 
 
 def _log_in(sock: socket.socket, received: bytes, where: str, deadline: Deadline) -> None:

@@ -107,13 +107,18 @@ def forwards(
     return behave
 
 
-def listen(case: Any, behave: Callable[[Front], object], tls: ServerTLS | None = None) -> int:
+def listen(
+    case: Any,
+    behave: Callable[[Front], object],
+    tls: ServerTLS | None = None,
+    place: tuple[str, int] = (HOST, 0),
+) -> int:
     """Open such a server for the time of a test; gives its port."""
     factory: Any = Factory.forProtocol(lambda: Front(behave))
     factory.noisy = False
     if tls is not None:
         factory = TLSMemoryBIOFactory(tls, False, factory)
-    port = reactor.listenTCP(0, factory, interface=HOST)
+    port = reactor.listenTCP(place[1], factory, interface=place[0])
     case.addCleanup(port.stopListening)
     number: int = port.getHost().port
     return number

@@ -37,6 +37,7 @@ from tests.net.relay_fakes import (
     metacert,
     over_tls,
 )
+from tests.net.udp_sockets import NO_IPV6
 
 OK, WARN, FAIL, SKIP = Verdict.OK, Verdict.WARN, Verdict.FAIL, Verdict.SKIP
 DAY = timedelta(days=1)
@@ -95,6 +96,12 @@ class NetTests(DoctorTestCase):
         self.assert_found(found["TCP"], OK, "is open")
         self.assert_found(found["TCP"], FAIL, "dial this address wait in vain", "out of the DNS")
         self.assert_found(found["login"], OK, "admitted")
+
+    async def test_many_addresses(self) -> None:
+        """Of a name with a lot of addresses the first four count, as for clients."""
+        names = NamingReactor({NAME: [f"127.0.0.{last}" for last in range(2, 60)]})
+        found = await self.examined(self.patient(1, reactor=names))
+        self.assertEqual(len(found["TCP"]), 4)
 
     async def test_unanswered(self) -> None:
         """A port that takes connections and never speaks: every step has its deadline."""
@@ -205,8 +212,7 @@ class CertificateTests(DoctorTestCase):
         credentials = make_credentials([HOST], CA)
         port = listen(self, answers("HTTP/1.1 404 Not Found\n\n"), NamesOnly(credentials))
         found = await self.examined(self.patient(port, host=HOST))
-        # Such a client sends no name in any handshake.
-        self.assert_found(found["TLS"], FAIL, f"no TLS with the name {HOST}", "-hostname")
+        self.assert_found(found["TLS"], FAIL, "clients that send no server name", "-hostname")
 
     async def test_refused_without_name(self) -> None:
         """A relay with a name need not serve those who do not say it."""
@@ -385,6 +391,17 @@ class UpgradeTests(DoctorTestCase):
         port = listen(self, behave, ServerTLS(LEAF, [metacert()]))
         found = await self.examined(self.patient(port), "upgrade")
         self.assert_found(found["upgrade"], FAIL, "not the one that its meta certificate names")
+
+    async def test_two_homes(self) -> None:
+        """The name's IPv4 and IPv6 address belong to different machines."""
+        first, second = self.relay_behind(), self.relay_behind()
+        port = listen(self, forwards(first), ServerTLS(LEAF))
+        listen(self, forwards(second), ServerTLS(LEAF), place=("::1", port))
+        names = NamingReactor({NAME: [HOST, "::1"]})
+        found = await self.examined(self.patient(port, reactor=names), "upgrade")
+        self.assert_found(found["upgrade"], FAIL, "lead to different relays", "one relay")
+
+    test_two_homes.skip = NO_IPV6 or None  # type: ignore[attr-defined]
 
     async def test_fast_start(self) -> None:
         """A front that answers HTTP to those who will not read it."""
