@@ -110,7 +110,8 @@ class Pair:
     async def close(self) -> None:
         """Close both connections, and wait until they are; cancelling cuts them."""
         try:
-            await DeferredList([client.close() for client in self._clients])
+            closing = [client.close() for client in self._clients]
+            await DeferredList(closing, consumeErrors=True)
         except CancelledError:
             self.abort()
 

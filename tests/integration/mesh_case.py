@@ -88,10 +88,11 @@ class MeshTestCase(RelayTestCase):
     """Starts meshes, and reads their books."""
 
     timeout = 120
+    node_class = Node
 
     async def start_mesh(self, size: int) -> list[Node]:
         """Start so many relays, tell each of all, and see every link come up."""
-        nodes = [Node(number, self.mktemp(), size) for number in range(size)]
+        nodes = [self.node_class(number, self.mktemp(), size) for number in range(size)]
         for node in nodes:
             for wire in node.wires:
                 self.addCleanup(wire.close)
