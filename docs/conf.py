@@ -8,12 +8,15 @@ here; one that leads nowhere is a warning, and warnings are errors.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from derp import __version__
 
@@ -45,7 +48,7 @@ OUTSIDE = {
 }
 """Files beside ``docs/`` that pages link to, and the pages that show them."""
 
-COMING = {"proxies", "systemd", "container", "derpprobe", "alerts", "performance"}
+COMING = {"proxies", "derpprobe", "alerts", "performance"}
 
 
 class FileLinks(SphinxTransform):
