@@ -12,12 +12,12 @@ INTERVAL = 15.0
 RULE = AlertRule(failures=2, successes=2, repeat_s=3600)
 
 
-def told(runs: str, rule: AlertRule = RULE, start: float = 0.0) -> list[tuple[int, Change]]:
+def told(runs: str, rule: AlertRule = RULE, interval: float = INTERVAL) -> list[tuple[int, Change]]:
     """What is told in the course of runs, ``x`` failing and ``.`` not, by the run's number."""
     state = AlertState(rule)
     changes = []
     for number, run in enumerate(runs):
-        at = start + number * INTERVAL
+        at = number * interval
         change = state.observe(succeeded=run == ".", now=at, reason=f"reason {number}")
         if change is not None:
             changes.append((number, change))
@@ -103,13 +103,20 @@ class FlapTests(SynchronousTestCase):
     def test_slowly(self) -> None:
         """Four times in many hours is no flapping."""
         hours = "xx" + "." * 478
-        self.assertEqual(len(told(hours * 6)), 12)
+        changes = told(hours * 6)
+        self.assertEqual(len(changes), 12)
+        self.assertEqual(changes[-1], (5 * 480 + 3, Change.RESOLVED))
 
     def test_begins_anew(self) -> None:
         """After it was calm the next failures are told at once, and resolved at once."""
         calm = "." * 200
         changes = told("xx..." * 4 + calm + "xx..")
         self.assertEqual([kind for _, kind in changes[-2:]], [Change.FIRING, Change.RESOLVED])
+
+    def test_forgotten_when_calm(self) -> None:
+        """What failed before it was calm does not count any more, however few runs there were."""
+        changes = told("x." * 5 + "." + "x..", AlertRule(calm_s=900), interval=1000)
+        self.assertEqual([kind for _, kind in changes], [Change.FIRING, Change.RESOLVED])
 
     @given(st.text("x.", max_size=300), st.integers(1, 4), st.integers(1, 4))
     def test_turns(self, runs: str, failures: int, successes: int) -> None:

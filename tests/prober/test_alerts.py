@@ -123,7 +123,7 @@ class TellingTests(AlertsCase):
         self.shown.pass_time(60)
         labels = self.shown.prober.probes[UDP].check.labels
         self.shown.prober.remove(UDP)
-        self.shown.pass_time(10)
+        self.shown.pass_time(20)
         self.shown.add(UDP, "derp_udp", labels, error="nothing came back")
         self.shown.pass_time(300)
         self.assertEqual(self.http.told, [[(UDP, "firing")]])

@@ -240,8 +240,11 @@ class DeliveryTests(WebhookCase):
         for number in range(5):
             self.hook.put(alert(f"p{number}"))
         self.assertEqual(self.given_up, ["p0", "p1"])
+        self.hook.put(alert("p2", Change.RESOLVED))
+        self.hook.put(alert("p5"))
+        self.assertEqual(self.given_up, ["p0", "p1", "p3"])
         self.pass_time(GROUP_WAIT_S)
-        self.assertEqual(self.delivered, ["p2", "p3", "p4"])
+        self.assertEqual(self.delivered, ["p4", "p2", "p5"])
 
 
 class RetryTests(WebhookCase):
