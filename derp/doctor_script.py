@@ -87,7 +87,7 @@ async def report(options: DoctorOptions, reactor: Any, width: int) -> tuple[str,
     # Local examinations alone need nobody to look at, but a clock and a deadline.
     results = await examine(todo, patient or Patient(reactor=reactor, host="localhost"), chart)
     who = "this machine" if patient is None else _who(patient)
-    node = None if patient is None or not chart.best else node_of(patient, chart)
+    node = None if patient is None else node_of(patient, chart)
     seconds = reactor.seconds() - begun
     code = 1 if worst(results) is Verdict.FAIL else 0
     if options.json:

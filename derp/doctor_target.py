@@ -43,7 +43,7 @@ def _split(name: str) -> tuple[str, int]:
     try:
         parts = urlsplit(f"//{name}")
         host, port = parts.hostname or "", 443 if parts.port is None else parts.port
-        host.encode("idna")
+        host = host.encode("idna").decode("ascii")
     except ValueError:
         host, port = "", 0
     if not host or not port or parts.path or parts.username or any(ch.isspace() for ch in host):
@@ -92,8 +92,12 @@ def _node_fields(node: Node) -> dict[str, Any]:
         except ValueError:
             continue  # "none" turns the family off
         families.append(family)
+    try:
+        host = node.host_name.encode("idna").decode("ascii")
+    except UnicodeError:
+        raise FlagError(f"--derp-map: {quoted(node.host_name)} is no host name") from None
     return {
-        "host": node.host_name,
+        "host": host,
         "port": node.derp_port,
         "fixed": fixed,
         "families": tuple(families) or FAMILIES,

@@ -70,6 +70,7 @@ class HostTests(SynchronousTestCase):
             ("https://a.test/derp", "a.test", 443, True),
             ("https://a.test:8443", "a.test", 8443, True),
             ("http://a.test:3340", "a.test", 3340, False),
+            ("bücher.test:99", "xn--bcher-kva.test", 99, True),
         ):
             found = patient(word)
             self.assertEqual((found.host, found.port, found.tls), (host, port, tls), word)

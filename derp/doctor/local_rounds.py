@@ -59,13 +59,14 @@ def local_patient(
     config = relay.config
     if config is None or not config.port:
         return None
+    same_host = config.stun_host in (None, "", config.host)
     fields: dict[str, Any] = {
         "host": "localhost" if config.dev else config.hostname,
         "port": config.port,
         "tls": config.tls,
         "dial_host": dial_host,
         "http_port": config.http_port if config.tls and config.http_port > 0 else None,
-        "stun_port": config.stun_port if config.stun else None,
+        "stun_port": config.stun_port if config.stun and same_host else None,
         "mesh_key": config.mesh_key,
     }
     pin = own_pin(relay)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from derp.doctor.captive_portal import examine_main_port, examine_plain_port
 from derp.doctor.certificate import examine_certificate
 from derp.doctor.clocks import examine_clocks
@@ -31,14 +29,9 @@ def _no_tls(chart: Chart) -> str:
     return _not_reached(chart) or ("" if chart.tls_version else "there is no TLS")
 
 
-def _no_plain_tls(patient: Patient) -> Callable[[Chart], str]:
-    """What examinations of the main port need: TLS, unless it has none."""
-    return _no_tls if patient.tls else _not_reached
-
-
 def rounds(patient: Patient) -> list[Examination]:
     """List what this relay goes through, seen over the network."""
-    talks = _no_plain_tls(patient)
+    mute = _no_tls if patient.tls else _not_reached
     tls = [
         Examination("TLS", examine_certificate, ("TCP",), _not_reached),
         Examination("SNI", examine_server_name, ("TLS",), _no_tls),
@@ -53,11 +46,11 @@ def rounds(patient: Patient) -> list[Examination]:
         Examination("DNS", examine_names),
         Examination("TCP", examine_ports, ("DNS",), _no_address),
         *(tls if patient.tls else []),
-        Examination("upgrade", examine_upgrade, ("TCP", "TLS"), talks),
+        Examination("upgrade", examine_upgrade, ("TCP", "TLS"), mute),
         *([fast] if patient.tls else []),
         Examination("login", examine_login, ("upgrade",), cannot_log_in),
-        Examination("WebSocket", examine_web_socket, ("TCP", "TLS"), talks),
-        Examination("generate_204", examine_main_port, ("TCP", "TLS"), talks),
+        Examination("WebSocket", examine_web_socket, ("TCP", "TLS"), mute),
+        Examination("generate_204", examine_main_port, ("TCP", "TLS"), mute),
     ]
     if patient.http_port is not None and patient.http_port != patient.port:
         listed.append(Examination("plain HTTP", examine_plain_port, ("TCP",), _not_reached))
@@ -71,8 +64,14 @@ def rounds(patient: Patient) -> list[Examination]:
     return listed
 
 
-def node_of(patient: Patient, chart: Chart) -> RelayNode:
-    """This relay as a DERP map should have it, by what was found."""
+def node_of(patient: Patient, chart: Chart) -> RelayNode | None:
+    """
+    This relay as a DERP map should have it, by what was found.
+
+    Nobody is told of one that is not reached, nor of one without TLS, which clients cannot use.
+    """
+    if not chart.best or not patient.tls:
+        return None
     return RelayNode(
         hostname=patient.host,
         cert_name=patient.cert_name or chart.suggested_pin,

@@ -51,6 +51,7 @@ class NetTests(DoctorTestCase):
         """A name without an address ends it all, and says so once."""
         found = await self.examined(self.patient(443, host="missing.test", stun_port=3478))
         self.assert_found(found["DNS"], FAIL, "missing.test has no A or AAAA record", "make one")
+        self.assertIsNone(node_of(self.patient(443), self.chart))
         for name in ("TCP", "TLS", "upgrade", "login", "STUN"):
             self.assertEqual([each.verdict for each in found[name]], [SKIP], name)
 
@@ -128,7 +129,9 @@ class CertificateTests(DoctorTestCase):
         found = await self.with_certificate(alone)
         self.assert_found(found["TLS"], FAIL, "self-signed", "get one from a CA")
         self.assert_found(found["login"], OK, "came through")
-        self.assertEqual(node_of(self.patient(1), self.chart).cert_name, pin_of(alone.der))
+        node = node_of(self.patient(1), self.chart)
+        assert node is not None
+        self.assertEqual(node.cert_name, pin_of(alone.der))
         found = await self.with_certificate(alone, cert_name=pin_of(alone.der))
         self.assert_found(found["TLS"], OK, "as pinned")
 
@@ -543,7 +546,7 @@ class STUNTests(DoctorTestCase):
 
     async def asked(self, server: STUNServer) -> list[Finding]:
         """What is found about a server."""
-        patient = self.patient(1, stun_port=listen_udp(self, server), timeout=1.0)
+        patient = self.patient(1, stun_port=listen_udp(self, server), timeout=0.8)
         return (await self.examined(patient))["STUN"]
 
     async def test_silent(self) -> None:
@@ -588,7 +591,7 @@ class HTTPTests(DoctorTestCase):
     async def examine_plain(self, behave: Callable[[Front], object]) -> list[Finding]:
         """What is found on a plain port that behaves so."""
         patient = self.relay_patient(self.start_healthy(), http_port=listen(self, behave))
-        return (await self.examined(replace(patient, timeout=1.0)))["plain HTTP"]
+        return (await self.examined(replace(patient, timeout=0.6)))["plain HTTP"]
 
     async def test_redirected(self) -> None:
         """A proxy that sends everything to https."""

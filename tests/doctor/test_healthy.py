@@ -47,6 +47,7 @@ class HealthyTests(DoctorTestCase):
         self.assertEqual(service.relay.stats.dropped, 0)
         await self.until(lambda: not service.server.protocols, "that the doctor has gone")
         node = node_of(patient, self.chart)
+        assert node is not None
         self.assertEqual((node.hostname, node.cert_name), (NAME, ""))
         self.assertEqual((node.derp_port, node.stun_port), (patient.port, patient.stun_port))
 
@@ -82,8 +83,10 @@ class HealthyTests(DoctorTestCase):
     async def test_without_tls(self) -> None:
         """A relay without TLS, as a proxy sees it."""
         service = self.start_relay(self.config(tls=False, stun=False))
-        found = await self.examined(self.patient(self.port_of(service), host=HOST, tls=False))
+        patient = self.patient(self.port_of(service), host=HOST, tls=False)
+        found = await self.examined(patient)
         self.assert_well(found)
+        self.assertIsNone(node_of(patient, self.chart), "clients cannot use it")
         self.assertNotIn("TLS", found)
 
     async def test_mesh_key(self) -> None:

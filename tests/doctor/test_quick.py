@@ -175,8 +175,8 @@ class UnhealthyTests(DoctorTestCase):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
             deaf.bind((HOST, 0))
             doors = self.doors(service, stun=deaf.getsockname())
-            await self.assert_unhealthy(doors, "STUN on UDP port", timeout=0.8)
-            finding = await self.health(replace(doors, stun_may_be_silent=True), timeout=0.8)
+            await self.assert_unhealthy(doors, "STUN on UDP port", timeout=0.5)
+            finding = await self.health(replace(doors, stun_may_be_silent=True), timeout=0.5)
         self.assertEqual(finding.verdict, Verdict.OK, finding.said)
         closed = replace(doors, stun=(HOST, doors.stun[1] if doors.stun else 0))
         await self.assert_unhealthy(closed, "Connection refused")
