@@ -26,7 +26,7 @@ from derp.net.metrics import MetricsPage
 from derp.net.pprof import ProfilePages
 from derp.net.process_info import ProcessMetrics, shown_command_line
 from derp.net.varz import varz, version_sample
-from derp.prober.probe_metrics import ProbeMetrics
+from derp.prober.probe_metrics import BARE_COUNTERS, ProbeMetrics
 from derp.prober.prober import Prober
 
 PROGRAM: Final = "derpprobe"
@@ -165,4 +165,12 @@ class VarzPage(Resource):
         request.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
         version = version_sample(self._facts.version, PROGRAM)
         text = varz(self._facts.variables()) + version + "\n"
-        return generate_latest(self._metrics) + text.encode("utf-8")
+        return _with_bare_counters(generate_latest(self._metrics)) + text.encode("utf-8")
+
+
+def _with_bare_counters(exposition: bytes) -> bytes:
+    """Call counters counters whose names the text format allows and the library does not."""
+    for name in BARE_COUNTERS:
+        line = f"# TYPE {name} ".encode("ascii")
+        exposition = exposition.replace(line + b"untyped\n", line + b"counter\n")
+    return exposition

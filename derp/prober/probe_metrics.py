@@ -34,6 +34,8 @@ from derp.prober.probe import Probe
 from derp.prober.prober import Prober
 
 PREFIX: Final = "derpprobe_"
+BARE_COUNTERS: Final = ("derpprobe_derp_qd_probe_dropped_packets",)
+"""The reference's counters without ``_total``."""
 SETTLED_S: Final = 30.0
 """How long a continuous probe has to run to count as working."""
 
@@ -78,12 +80,18 @@ class ProbeMetrics(Collector):
                 families[name].add_sample(f"{PREFIX}{name}{suffix}", all_labels, value)
             for metric in probe.check.metrics():
                 family = own.setdefault(
-                    metric.name, Metric(metric.name, metric.documentation, metric.type)
+                    metric.name, Metric(metric.name, metric.documentation, _type_of(metric))
                 )
                 for sample in metric.samples:
                     family.add_sample(sample.name, {**probe.labels, **sample.labels}, sample.value)
         found = [*(each for each in families.values() if each.samples), *own.values()]
         return sorted(found, key=lambda family: family.name)
+
+
+def _type_of(metric: Metric) -> str:
+    """A counter whose name lacks ``_total`` is none to prometheus-client, nor to OpenMetrics."""
+    bare = metric.type == "counter" and any(each.name == metric.name for each in metric.samples)
+    return "unknown" if bare else metric.type
 
 
 def _samples(probe: Probe, now: float) -> Iterator[Sample]:

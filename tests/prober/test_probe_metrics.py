@@ -116,6 +116,23 @@ class MetricsTests(SynchronousTestCase):
         self.clock.advance(SETTLED_S)
         self.assertEqual(self.scrape()["result"], 1)
 
+    def test_bare_counter(self) -> None:
+        """A counter without ``_total`` keeps its name, and has no type of another one."""
+
+        def metrics() -> Iterable[Metric]:
+            dropped = Metric("derpprobe_derp_qd_probe_dropped_packets", "Lost", "counter")
+            dropped.add_sample(dropped.name, {}, 4)
+            yield dropped
+
+        check = Check(probe_class="derp_qd", labels={}, run=self.fake.run, metrics=metrics)
+        self.prober.add("a", -10.0, check)
+        self.scrape()
+        name = "derpprobe_derp_qd_probe_dropped_packets"
+        self.assertEqual(self.shown.value(name, **{"class": "derp_qd", "name": "a"}), 4)
+        self.assertEqual(
+            (self.shown.types[name], f"{name}_total" in self.shown.types), ("untyped", 0)
+        )
+
     def test_own_metrics(self) -> None:
         """Metrics of checks are put together by name, with each probe's labels."""
 

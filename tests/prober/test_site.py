@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
+from prometheus_client.metrics_core import Metric
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
@@ -138,6 +140,19 @@ class PagesTests(SiteTestCase):
             self.assertIn(name, names)
         self.assertIn("uptime_sec", names)
         self.assertRegex(answer.body, rb'\nversion\{version="[^"]+",binary="derpprobe"\} 1\n')
+
+    async def test_bare_counter(self) -> None:
+        """On the reference's page a counter without ``_total`` is a counter."""
+
+        def metrics() -> list[Metric]:
+            dropped = Metric("derpprobe_derp_qd_probe_dropped_packets", "Lost", "counter")
+            dropped.add_sample(dropped.name, {}, 4)
+            return [dropped]
+
+        check = replace(FakeCheck(self.reactor).check, metrics=metrics)
+        self.prober.add("lasts", -10.0, check)
+        shown = Exposition.parse((await self.ask("/debug/varz")).body.decode())
+        self.assertEqual(shown.types["derpprobe_derp_qd_probe_dropped_packets"], "counter")
 
     async def test_metrics(self) -> None:
         """The same metrics without the variables, in the form that is asked for."""
