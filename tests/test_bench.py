@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from bench import compare, generator, harness, overload, plot, relay, report, servers, svg
+from bench import compare, generator, harness, overload, page, plot, relay, report, servers, svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -392,3 +392,26 @@ class PlotTests(SynchronousTestCase):
         self.assertEqual(svg.round_ticks(0, 9), [0, 2, 4, 6, 8, 10])
         self.assertEqual(svg.decade_ticks(40, 9000), [10, 100, 1000, 10000])
         self.assertEqual(svg.decade_ticks(3, 40), [2, 5, 10, 20, 50])
+
+
+class PageTests(SynchronousTestCase):
+    """The documentation's figures are those of the kept results."""
+
+    def test_current(self) -> None:
+        """Whoever keeps other results writes the page anew."""
+        read = page.results()
+        self.assertIn("relay", read)
+        for name, text in page.files(read).items():
+            written = (page.DOCS / name).read_text(encoding="utf-8")
+            self.assertEqual(written, text, "run: python -m bench.page")
+
+    def test_cells(self) -> None:
+        """A cell is the median, its spread, and the part of the reference; none without runs."""
+        runs = {"derper": [run(), run(server_cpu_ns=4_000_000_000)], "ours": [run()]}
+        cases = {"trains": (["pairs"], runs), "paced": (["paced"], {"derper": [], "ours": [run()]})}
+        text = page.page({"relay": result("relay", [relay.CPU], cases)})
+        rows = text[text.index("   * - trains\n") :].splitlines()
+        self.assertEqual(
+            rows[1:3], ["     - 3,000.00 [2,000.00..4,000.00]", "     - 2,000.00 (**0.67**)"]
+        )
+        self.assertEqual(rows[3:6], ["   * - paced", "     -", "     - 2,000.00"])
