@@ -30,7 +30,7 @@ from derp.errors import ConfigError
 from derp.flags import FLAGS
 from derp.goflag import FlagError, Value, parse_flags
 from derp.net.socket_address import host_port
-from derp.running_relay import RunningRelay, doors_of, find_relays, flags_of, user_of
+from derp.running_relay import RunningRelay, doors_of, environ_of, find_relays, flags_of, user_of
 
 USAGE_ERROR = 2
 
@@ -113,7 +113,7 @@ def find_local(words: Sequence[str], environ: Any) -> tuple[LocalRelay, str]:
         process, flags = _process(words)
         if process is not None:
             known = {"pid": process.pid, "uid": user_of(process.pid)}
-            environ = _environ(process, environ) if not words else environ
+            environ = environ_of(process, environ) if not words else environ
         settings = read_settings(flags, environ, socket.gethostname())
         is_root = known["uid"] == 0 if known else None
         config = config_from_flags(settings.given, environ, is_root=is_root)
@@ -134,15 +134,3 @@ def _process(words: Sequence[str]) -> tuple[RunningRelay | None, dict[str, Value
         if flags is not None and (not words or flags == wanted):
             return relay, flags
     return None, wanted
-
-
-def _environ(process: RunningRelay, own: Any) -> Any:
-    """The variables a relay was started with; ours, where they may not be read."""
-    if not process.reads_environment:
-        return {name: own[name] for name in ("HOME", "XDG_CACHE_HOME") if name in own}
-    try:
-        with open(f"/proc/{process.pid}/environ", "rb") as file:
-            pairs = os.fsdecode(file.read()).split("\0")
-    except OSError:
-        return own
-    return {name: value for name, _, value in (pair.partition("=") for pair in pairs) if name}

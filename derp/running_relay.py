@@ -34,6 +34,8 @@ _SCRIPT: Final = "derper"
 _MODULES: Final = frozenset({"derp.derper_script", "derp.derper_command"})
 _TWISTD: Final = "twistd"
 _MAX_PROCESSES: Final = 20000
+_FOR_PATHS: Final = ("HOME", "XDG_CACHE_HOME")
+"""Variables that a relay reads under twistd as well."""
 _LIMITS: Final = (
     "max-clients",
     "max-clients-per-ip",
@@ -119,18 +121,33 @@ def given_to_relay(
     Put together what the relay here was given: flags, environment, file.
 
     :param flags: of the relay, if they are known; else they are looked for.
-    :param environ: its environment.
+    :param environ: our environment, for want of a process to read it from.
     :raises ConfigError: if there is nothing to go by, or it is wrong.
     """
-    reads_environment = True
     if not flags:
         for relay in find_relays(proc):
             found = flags_of(relay)
             if found is not None:
-                flags, reads_environment = found, relay.reads_environment
+                flags, environ = found, environ_of(relay, environ, proc)
                 break
-    used = environ if reads_environment else {}
-    return read_settings(flags, used, socket.gethostname()).given
+    return read_settings(flags, environ, socket.gethostname()).given
+
+
+def environ_of(relay: RunningRelay, own: Mapping[str, str], proc: str = _PROC) -> Mapping[str, str]:
+    """
+    The variables that count for a relay.
+
+    :param own: ours, which are the same in a container; they are taken where the process's may
+        not be read, as when its program file has capabilities.
+    """
+    if not relay.reads_environment:
+        return {name: own[name] for name in _FOR_PATHS if name in own}
+    try:
+        with open(f"{proc}/{relay.pid}/environ", "rb") as file:
+            pairs = os.fsdecode(file.read(1 << 20)).split("\0")
+    except OSError:
+        return own
+    return {name: value for name, _, value in (pair.partition("=") for pair in pairs) if name}
 
 
 def doors_of(given: Mapping[str, Value]) -> Doors:

@@ -89,6 +89,15 @@ class ProcessTests(SynchronousTestCase):
         given = given_to_relay({}, environ, str(self.proc))
         self.assertEqual((given["a"], given["hostname"]), (":8443", "a.test"))
 
+    def test_variables_of_the_process(self) -> None:
+        """What the relay was started with counts, and not what is set where it is asked about."""
+        self.process(1, "/usr/local/bin/derper")
+        variables = b"DERP_DOMAIN=a.test\0DERP_ADDR=:8443\0EMPTY=\0"
+        (self.proc / "1" / "environ").write_bytes(variables)
+        given = given_to_relay({}, {"DERP_ADDR": ":1", "DERP_STUN": "false"}, str(self.proc))
+        self.assertEqual((given["a"], given["hostname"]), (":8443", "a.test"))
+        self.assertNotIn("stun", given)
+
     def test_ours_win(self) -> None:
         """Flags given here take the place of all those of the process."""
         self.process(1, "/usr/local/bin/derper", "-a", ":8443", "-stun=false")
