@@ -74,8 +74,21 @@ def find_relays(proc: str = _PROC) -> Iterator[RunningRelay]:
         found = _relay_words(argv)
         if found is None or pid == own:
             continue
-        if user == 0 or pid == 1 or user_of(pid, proc) == user:
+        seen = user == 0 or pid == 1 or user_of(pid, proc) == user
+        if seen and _network_of(pid, proc) in (None, _network_of(own, proc)):
             yield RunningRelay(pid, *found)
+
+
+def _network_of(pid: int, proc: str) -> str | None:
+    """
+    Name the network namespace of a process; ``None`` if it may not be seen.
+
+    A relay in a container listens in one of its own, and its files are not where it says.
+    """
+    try:
+        return os.readlink(f"{proc}/{pid}/ns/net")
+    except OSError:
+        return None
 
 
 def user_of(pid: int, proc: str = _PROC) -> int | None:

@@ -78,6 +78,16 @@ class ProcessTests(SynchronousTestCase):
         self.assertEqual(user_of(2, str(self.proc)), 1001)
         self.assertIsNone(user_of(4, str(self.proc)))
 
+    def test_containers(self) -> None:
+        """A relay in another network namespace is none of this machine's."""
+        own = os.getpid()
+        for pid, network in ((own, "net:[1]"), (21, "net:[1]"), (22, "net:[2]")):
+            self.process(pid, "derper", "-dev")
+            (self.proc / str(pid) / "ns").mkdir()
+            (self.proc / str(pid) / "ns" / "net").symlink_to(network)
+        self.process(23, "derper", "-dev")
+        self.assertEqual([pid for pid, *_ in self.found()], [21, 23])
+
     def test_no_proc(self) -> None:
         """A system without ``/proc`` has nothing to find."""
         self.assertEqual(list(find_relays("/nowhere/at/all")), [])
