@@ -128,7 +128,10 @@ def _over_tls(sock: socket.socket, hostname: str, deadline: Deadline) -> ssl.SSL
         return context.wrap_socket(sock, server_hostname=name)
     except (OSError, ValueError) as error:
         said = f"the TLS handshake for {hostname} fails ({_reason(error)})"
-        raise Unhealthy(fail(said, "look for the certificate in the relay's log")) from error
+        cure = "look for the certificate in the relay's log"
+        if isinstance(error, TimeoutError):
+            cure = "the relay hangs, or waits for a certificate: look into its log"
+        raise Unhealthy(fail(said, cure)) from error
 
 
 def _check_dates(secure: ssl.SSLSocket, now: float) -> float:
