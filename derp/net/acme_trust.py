@@ -11,11 +11,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
-from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
+from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
 from twisted.web.iweb import IAgent, IPolicyForHTTPS
 from zope.interface import implementer
 
 from derp.errors import ConfigError
+from derp.net.bounded_http import QuietPool
 from derp.quoting import quoted
 
 CONNECT_S: Final = 15.0
@@ -49,15 +50,6 @@ def read_roots(path: str) -> list[Certificate]:
     return roots
 
 
-class _QuietPool(HTTPConnectionPool):
-    """Keeps Twisted from logging two lines for each of the dozen requests of an order."""
-
-    def __init__(self, reactor: Any, persistent: bool) -> None:
-        super().__init__(reactor, persistent)
-        quiet: Any = type("_QuietFactory", (HTTPConnectionPool._factory,), {"noisy": False})
-        self._factory = quiet
-
-
 @implementer(IPolicyForHTTPS)
 class AuthorityTrust:
     """
@@ -88,5 +80,5 @@ class AuthorityTrust:
 
 def acme_agent(reactor: Any, trust: AuthorityTrust) -> IAgent:
     """Make what dials authorities; no connection outlives its request."""
-    pool = _QuietPool(reactor, persistent=False)
+    pool = QuietPool(reactor, persistent=False)
     return Agent(reactor, contextFactory=trust, connectTimeout=CONNECT_S, pool=pool)

@@ -44,9 +44,18 @@ class BrokenAnswer(DERPError):
     """The head was there, the body did not come as it should."""
 
 
+class QuietPool(HTTPConnectionPool):
+    """Keeps Twisted from logging two lines of its insides for each connection."""
+
+    def __init__(self, reactor: Any, persistent: bool) -> None:
+        super().__init__(reactor, persistent)
+        quiet: Any = type("_QuietFactory", (HTTPConnectionPool._factory,), {"noisy": False})
+        self._factory = quiet
+
+
 def make_pool(reactor: Any) -> HTTPConnectionPool:
     """Make a pool of connections; whoever makes one closes it."""
-    pool = HTTPConnectionPool(reactor, persistent=True)
+    pool = QuietPool(reactor, persistent=True)
     pool.cachedConnectionTimeout = IDLE_S
     return pool
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from derp.core.admission import Answer, Question, Verdict
@@ -40,6 +41,15 @@ class LocalAPITests(TestCase):
         source = LocalAPI(reactor, self.path)
         self.addCleanup(source.close)
         return source
+
+    async def test_quiet(self) -> None:
+        """Asking is no news: nothing of the HTTP client's insides gets into the log."""
+        await self.fake()
+        source = self.local_api()
+        with capturedLogs() as logs:
+            await source.ask(WHO)
+            await source.close()
+        self.assertEqual([event for event in logs if "factory" in event], [])
 
     async def test_verdicts(self) -> None:
         """Two hundred and JSON is a yes, 404 a no, everything else neither."""
