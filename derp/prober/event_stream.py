@@ -74,7 +74,8 @@ class LiveView:
         """Note that a probe is not what it was; a listener of the prober."""
         self._latest = None
         self._views.spoil(probe)
-        self._changed.add(probe.name)
+        if self.streams:
+            self._changed.add(probe.name)
 
     def snapshot(self) -> dict[str, Any]:
         """Describe everything; the same description for up to a second."""

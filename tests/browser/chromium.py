@@ -111,7 +111,7 @@ class Chromium:
             f"import os, signal; os.setsid(); signal.alarm({LIFETIME_S}); "
             f"os.execvp({command[0]!r}, {command!r})"
         )
-        home = {**os.environ, "HOME": self._profile, "PYTHONWARNINGS": "ignore"}
+        home = {**os.environ, "HOME": self._profile, "TMPDIR": self._profile}
         python = shutil.which("python3") or "python3"
         self._reactor.spawnProcess(self._driver, python, [python, "-c", bounded], home)
         port = await self._driver.port.addTimeout(START_S, self._reactor)
@@ -178,6 +178,10 @@ class Chromium:
             for name, value in features.items()
         ]
         await self._devtools("Emulation.setEmulatedMedia", {"features": found})
+
+    async def before_scripts(self, script: str) -> None:
+        """Have a script run in every page that is opened from now on, before its own."""
+        await self._devtools("Page.addScriptToEvaluateOnNewDocument", {"source": script})
 
     async def allow_scripts(self, allowed: bool) -> None:
         """Have scripts on or off from the next page on."""

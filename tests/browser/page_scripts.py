@@ -86,3 +86,16 @@ const out = [...document.querySelectorAll("body *")]
 return [Math.max(document.documentElement.scrollWidth, document.body.scrollWidth) - wide,
   out.slice(0, 3).map((each) => each.outerHTML.slice(0, 200))];
 """
+
+HURRY = """
+// What a page waits for because nobody sees it comes soon.
+const [later, often] = [window.setTimeout, window.setInterval];
+window.setTimeout = (act, ms, ...more) => later(act, ms === 20000 ? 10 : ms, ...more);
+window.setInterval = (act, ms, ...more) => often(act, ms === 60000 ? 50 : ms, ...more);
+"""
+
+HIDE = """
+// Be a tab that is seen or not.
+Object.defineProperty(document, "hidden", { value: arguments[0], configurable: true });
+document.dispatchEvent(new Event("visibilitychange"));
+"""

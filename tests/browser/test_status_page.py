@@ -22,7 +22,8 @@ from derp.config import DebugKnobs
 from derp.net.timer_wheel import TimerWheel
 from derp.prober.site import prober_site
 from tests.browser.chromium import Chromium, missing_chromium
-from tests.browser.page_scripts import COLOUR_OF, CONTRAST, NAMELESS, OVERFLOW, SMALL
+from tests.browser.page_scripts import COLOUR_OF, CONTRAST, HIDE, HURRY, NAMELESS, OVERFLOW, SMALL
+from tests.integration.waiting import until
 from tests.prober.shown_prober import INTERVAL, ShownProber
 
 reactor: Any = global_reactor
@@ -201,6 +202,23 @@ class LiveTests(PageCase):
         self.assertTrue(await self.browser.run("return document.getElementById('banner').hidden"))
         complaints = await self.browser.complaints()
         self.assertEqual([each for each in complaints if "/events" not in each], [])
+
+    async def test_hidden(self) -> None:
+        """A tab that nobody sees takes no connection, and its title is right all the same."""
+        await self.browser.before_scripts(HURRY)
+        await self.look()
+        (hear,) = self.shown.prober.listeners
+        live: Any = hear.__self__  # type: ignore[attr-defined]
+        await until(reactor, lambda: live.streams, "a stream")
+        await self.browser.run(HIDE, True)
+        await until(reactor, lambda: not live.streams, "that the stream is closed")
+        self.fail_probe(UDP6)
+        await self.eventually("return document.title.includes('1 of 23 failing')")
+        await self.browser.run(HIDE, False)
+        await until(reactor, lambda: live.streams, "a stream")
+        self.fail_probe(UDP6, "")
+        await self.reads("All healthy")
+        await self.assert_quiet()
 
     async def test_run_now(self) -> None:
         """Pressing Run runs the probe; what came of it is told."""

@@ -196,6 +196,19 @@ class StreamTests(StreamCase):
         self.shown.pass_time(60)
         self.assertLessEqual(len(self.shown.clock.getDelayedCalls()), calls + 1)  # the wheel's
 
+    def test_remembers_nobody(self) -> None:
+        """Probes that come and go while nobody listens leave nothing behind."""
+        for number in range(50):
+            self.shown.add(f"derp/nyc/{number}/tls", "tls", {"region": "nyc"})
+            self.shown.pass_time(1)
+            self.shown.prober.remove(f"derp/nyc/{number}/tls")
+        self.live.snapshot()
+        self.assertEqual(self.live._changed, set())
+        names = set(self.shown.prober.probes)
+        self.assertEqual(
+            (set(self.live._views._views), set(self.live._views._memories)), (names,) * 2
+        )
+
     def test_comes_back(self) -> None:
         """After everybody has gone the next listener is told as the first one was."""
         visit, _ = self.listen()

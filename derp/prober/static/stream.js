@@ -1,14 +1,21 @@
 // The connection to /events: kept, watched, and made anew whenever it is none any more.
+//
+// A browser has six connections to one server, for all its tabs together. One that nobody sees
+// lets go of its own after a while, and asks now and then, for its title and icon.
 
 const SILENCE_MS = 25000; // the server says something every 10 s
 const FIRST_RETRY_MS = 1000;
 const LAST_RETRY_MS = 30000;
+const HIDDEN_MS = 20000;
+const POLL_MS = 60000;
 
 export function listen(on) {
   let source = null;
   let watchdog = 0;
   let retry = 0;
   let delay = FIRST_RETRY_MS;
+  let resting = 0;
+  let polling = 0;
 
   function heard() {
     clearTimeout(watchdog);
@@ -40,10 +47,35 @@ export function listen(on) {
     }
   }
 
+  function rest() {
+    clearTimeout(watchdog);
+    clearTimeout(retry);
+    if (source) source.close();
+    source = null;
+    polling = setInterval(poll, POLL_MS);
+  }
+
+  async function poll() {
+    try {
+      const answer = await fetch("/snapshot.json", { cache: "no-store" });
+      const current = await answer.json();
+      if (polling) on.snapshot(current);
+    } catch (_) {
+      if (polling) on.lost(POLL_MS);
+    }
+  }
+
   // A laptop that wakes, a phone that finds its network again: do not wait for the timer.
-  addEventListener("online", () => { if (!source) connect(); });
+  addEventListener("online", () => { if (!source && !polling) connect(); });
   document.addEventListener("visibilitychange", () => {
-    if (!document.hidden && !source) connect();
+    clearTimeout(resting);
+    if (document.hidden) {
+      resting = setTimeout(rest, HIDDEN_MS);
+      return;
+    }
+    clearInterval(polling);
+    polling = 0;
+    if (!source) connect();
   });
   addEventListener("pagehide", () => { if (source) source.close(); });
   addEventListener("pageshow", (event) => { if (event.persisted) connect(); });
