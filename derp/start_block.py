@@ -10,7 +10,12 @@ from derp.net.local_api import default_socket
 from derp.net.outgoing_http import shown
 from derp.sizes import format_size
 from derp.wire.keys import format_node_public
-from derp.wire.node_json import RelayNode, format_headscale_yaml, format_policy_block
+from derp.wire.node_json import (
+    DEFAULT_DERP_PORT,
+    RelayNode,
+    format_headscale_yaml,
+    format_policy_block,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +51,19 @@ def start_block(
         lines += ["  " + line for line in format_policy_block(node).splitlines()]
         lines += ["", "or, for Headscale, to a file named in derp.paths:", ""]
         lines += ["  " + line for line in format_headscale_yaml(node).splitlines()]
+        lines += _behind_proxy(config, node)
     return "\n".join(lines)
+
+
+def _behind_proxy(config: Config, node: RelayNode) -> list[str]:
+    """Say that clients dial a proxy's port, where there seems to be one."""
+    direct = config.dev or (config.tls and not config.trusted_proxies)
+    if direct or node.derp_port == DEFAULT_DERP_PORT:
+        return []
+    cure = (
+        f"Behind a proxy DERPPort is the proxy's port, not {node.derp_port}: leave it out for 443."
+    )
+    return ["", cure]
 
 
 def protections(config: Config) -> list[str]:

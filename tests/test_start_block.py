@@ -5,7 +5,9 @@ from dataclasses import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from derp.config import Config
-from derp.start_block import protections
+from derp.net.trusted_proxies import parse_proxies
+from derp.start_block import protections, start_block
+from derp.wire.node_json import RelayNode
 
 OPEN = "admission: none, whoever finds this relay may use it"
 ON_HANG_UP = "connected clients are not asked about again but on SIGHUP"
@@ -92,3 +94,26 @@ class ProtectionTests(SynchronousTestCase):
                 "        as /r says (--rate-config)",
             ],
         )
+
+
+class ProxyTests(SynchronousTestCase):
+    """What is said of the port in the map."""
+
+    def last_line(self, port: int, **flags: object) -> str:
+        """The end of the block."""
+        config = replace(Config(), **flags)  # type: ignore[arg-type]
+        node = RelayNode(hostname="derp.example.com", derp_port=port)
+        block = start_block(config, version="1", public=bytes(32), listening=(), tls="", node=node)
+        return block.splitlines()[-1]
+
+    def test_behind_proxy(self) -> None:
+        """Where a proxy is in front, the relay's own port is not what clients dial."""
+        networks, _ = parse_proxies("--x", "127.0.0.1")
+        for flags in ({"tls": False}, {"tls": True, "trusted_proxies": networks}):
+            self.assertIn("DERPPort is the proxy's port, not 3340", self.last_line(3340, **flags))
+
+    def test_no_proxy(self) -> None:
+        """Without one there is nothing to be said, nor with the usual port."""
+        self.assertNotIn("proxy", self.last_line(8443, tls=True))
+        self.assertNotIn("proxy", self.last_line(443, tls=False))
+        self.assertNotIn("proxy", self.last_line(3340, tls=False, dev=True))
