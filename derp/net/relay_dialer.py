@@ -269,5 +269,7 @@ def _ip(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def _explain(failure: Failure) -> str:
-    text = failure.getErrorMessage()
+    text = (
+        failure.getErrorMessage().removeprefix("An error occurred while connecting: ").rstrip(".")
+    )
     return text if failure.check(error.ConnectError, error.DNSLookupError) else repr(failure.value)

@@ -40,9 +40,12 @@ class CA:
         url: str = "",
         begins: timedelta = -30 * DAY,
         ends: timedelta = 60 * DAY,
+        key_ids: bool = True,
     ) -> Credentials:
         """Issue a certificate for a server; its revocation list is at ``url``."""
-        return _issue(names[0], self.credentials, begins, ends, names=names, url=url)
+        return _issue(
+            names[0], self.credentials, begins, ends, names=names, url=url, key_ids=key_ids
+        )
 
     def intermediate(self, ends: timedelta = 90 * DAY, organization: str = "") -> CA:
         """Issue another issuer."""
@@ -79,6 +82,7 @@ def _issue(
     ca: bool = False,
     url: str = "",
     organization: str = "",
+    key_ids: bool = True,
 ) -> Credentials:
     key = ec.generate_private_key(ec.SECP256R1())
     signer = issuer.key if issuer else key
@@ -95,11 +99,11 @@ def _issue(
         .not_valid_after(NOW + ends)
         .public_key(key.public_key())
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), False
-        )
     )
+    if key_ids:
+        own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+        builder = builder.add_extension(own, False).add_extension(authority, False)
     if names:
         entries = [general_name(name) for name in names]
         builder = builder.add_extension(x509.SubjectAlternativeName(entries), critical=False)

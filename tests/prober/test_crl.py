@@ -93,8 +93,14 @@ class NeedTests(SynchronousTestCase):
 
     def test_no_issuer(self) -> None:
         """A list cannot be checked without the issuer's key, and nothing is fetched for it."""
-        for chain in ([], [LEAF], [LEAF, make_ca().certificate]):
-            checking = Deferred.fromCoroutine(check_revocation(None, LEAF, chain, {}))
+        nameless = ROOT.leaf(url=URL, key_ids=False).certificate
+        for leaf, chain in (
+            (LEAF, []),
+            (LEAF, [LEAF]),
+            (LEAF, [LEAF, make_ca().certificate]),
+            (nameless, [nameless, ROOT.certificate]),
+        ):
+            checking = Deferred.fromCoroutine(check_revocation(None, leaf, chain, {}))
             error = self.failureResultOf(checking, ProbeFailed).value
             self.assertIn("serve the whole chain", str(error))
 

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Factory, Protocol
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
 from derp.prober import tls_peek
 from derp.prober.check import Check, ProbeFailed
@@ -54,6 +53,17 @@ class Says(Protocol):
     def connectionMade(self) -> None:
         if self._words and self.transport is not None:
             self.transport.write(self._words)
+
+
+class NeverCloses(TLSMemoryBIOProtocol):
+    """Does not hear that the other side wants to close."""
+
+    def _shutdownTLS(self) -> None:
+        """Do not answer."""
+
+    def _tlsShutdownFinished(self, reason: Any) -> None:
+        """Read no more, and keep the connection."""
+        self._lostTLSConnection = True
 
 
 class Silent(FakeRelay):
@@ -103,8 +113,8 @@ class FaultyNodeCase(CheckTestCase):
 class HangingTests(FaultyNodeCase):
     """A node that stops answering: the run is cancelled, and says where."""
 
-    async def test_connect(self) -> None:
-        """Connections that are not accepted (here: the queue of the listener is full)."""
+    def unaccepting(self) -> Node:
+        """A node whose queue of new connections is full."""
         listener = socket.socket()
         self.addCleanup(listener.close)
         listener.bind((HOST, 0))
@@ -112,7 +122,11 @@ class HangingTests(FaultyNodeCase):
         self.port = listener.getsockname()[1]
         waiting = socket.create_connection((HOST, self.port))
         self.addCleanup(waiting.close)
-        node = self.node("900a", self.port, cert_name=PIN)
+        return self.node("900a", self.port, cert_name=PIN)
+
+    async def test_connect(self) -> None:
+        """Connections that are not accepted."""
+        node = self.unaccepting()
         for check in (tls_check(self.targets(), self.region, node), self.mesh(node)):
             await self.hangs(check, "the TCP connection to", "open in its firewall")
 
@@ -153,18 +167,11 @@ class HangingTests(FaultyNodeCase):
     async def test_closing(self) -> None:
         """A relay that does not close when we do is left alone after a while."""
         self.patch(tls_peek, "CLOSE_S", 0.1)
-
-        @implementer(IHandshakeListener)
-        class Stays(FakeRelay):
-            def handshakeCompleted(self) -> None:
-                transport: Any = self.transport
-                transport.pauseProducing()
-                stays.append(transport)
-
-        stays: list[Any] = []
-        node = self.listen(Stays)
+        factory = over_tls(FakeRelayFactory(), ServerTLS(LONE))
+        factory.protocol = NeverCloses
+        port = self.closing(reactor.listenTCP(0, factory, interface=HOST))
+        node = self.node("900a", port, cert_name=PIN)
         await self.passes(tls_check(self.targets(), self.region, node), 5)
-        self.assertEqual(len(stays), 1)
 
     async def test_one_of_two(self) -> None:
         """Of two nodes the one that hangs is named, and the other is not."""
@@ -174,6 +181,15 @@ class HangingTests(FaultyNodeCase):
             check = mesh_check(self.targets(), self.region, *pair)
             text = await self.hangs(check, "the answer to the login")
             self.assertNotIn("900b", text)
+
+    async def test_other_fails(self) -> None:
+        """If one node fails, the other one is not waited for, and nothing is left of it."""
+        hanging, dead = self.unaccepting(), self.node("900b", 1)
+        for pair in ((hanging, dead), (dead, hanging)):
+            text = await self.fails(mesh_check(self.targets(), self.region, *pair), 8.0)
+            self.assertIn(
+                "connect to node 900b (127.0.0.1): 127.0.0.1 port 1: Connection was refused", text
+            )
 
 
 class SlowNameTests(SynchronousTestCase):

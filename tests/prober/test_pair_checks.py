@@ -7,12 +7,13 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from derp.prober import first_packet
+from derp.prober import first_packet, pair
 from derp.prober import queue_delay_check as qd_module
 from derp.prober.bandwidth_check import IN_FLIGHT, bandwidth_check
 from derp.prober.check import Check
 from derp.prober.first_packet import PACKET_LEN
 from derp.prober.mesh_check import mesh_check
+from derp.prober.pair import GOSSIP_S
 from derp.prober.queue_delay_check import queue_delay_check
 from derp.wire.derp_map import DERPMap, Node, Region
 from derp.wire.disco import looks_like_disco
@@ -108,6 +109,13 @@ class MeshTests(PairCase):
             assert client.client_info is not None
             self.assertEqual(client.client_info.mesh_key, MESH_KEY)
 
+    async def test_time_for_gossip(self) -> None:
+        """Two relays get a moment to tell each other; one needs none."""
+        check = self.check()
+        self.assertGreaterEqual(await self.took(lambda: self.passes(check)), GOSSIP_S)
+        self.patch(pair, "GOSSIP_S", 60.0)
+        await self.passes(self.check(self.one, self.one))
+
     async def test_gossip(self) -> None:
         """A relay that has not heard of the destination yet is asked again."""
         self.patch(first_packet, "AGAIN_S", 0.02)
@@ -167,6 +175,7 @@ class MeshTests(PairCase):
             return news + faithfully(source, packet)
 
         self.room.deliver = deliver
+        self.patch(first_packet, "UNKNOWN_S", 0.0)
         await self.passes(self.check())
 
     async def test_lost(self) -> None:

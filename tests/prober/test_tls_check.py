@@ -70,6 +70,10 @@ class DateTests(SynchronousTestCase):
         """Roots may end when they like: clients have their own copy."""
         self.assertEqual(self.problems(ROOT.leaf(ends=8000 * DAY), ROOT, after=4000 * DAY), "")
 
+    def test_own_root(self) -> None:
+        """A certificate that is its own root is looked at, if it is the relay's."""
+        self.assertIn("has expired", self.problems(ROOT, after=4000 * DAY))
+
     def test_short_lived(self) -> None:
         """Those for six days have a quarter of their life to be renewed in."""
         leaf = ROOT.leaf(begins=timedelta(), ends=6 * DAY)

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.protocol import DatagramProtocol
 
+from derp.net.stun_client import BindingFailed, Cause
 from derp.prober import udp_check as module
 from derp.prober.check import Check
 from derp.prober.udp_check import REMEMBERED, udp_check
@@ -187,6 +188,18 @@ class UDPTests(CheckTestCase):
         text = await self.fails(self.check(self.serve(empty)))
         self.assertIn("node 900a (derp.example.com): ", text)
         self.assertIn("without an address", text)
+
+    async def test_not_sent(self) -> None:
+        """A request that could not be sent is no lost one."""
+
+        async def unreachable(*args: Any, **options: Any) -> Any:
+            raise BindingFailed("cannot send there", Cause.UNREACHABLE)
+
+        self.patch(module, "binding", unreachable)
+        check = self.check(3478)
+        text = await self.fails(check)
+        self.assertEqual(text, "node 900a (derp.example.com): cannot send there")
+        self.assertEqual(dict(check.findings()), {})
 
     async def test_no_address(self) -> None:
         """A node without such an address cannot be asked."""
