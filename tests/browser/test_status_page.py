@@ -20,6 +20,7 @@ from twisted.trial.unittest import TestCase
 
 from derp.config import DebugKnobs
 from derp.net.timer_wheel import TimerWheel
+from derp.prober import event_stream
 from derp.prober.site import prober_site
 from tests.browser.chromium import Chromium, missing_chromium
 from tests.browser.page_scripts import COLOUR_OF, CONTRAST, HIDE, HURRY, NAMELESS, OVERFLOW, SMALL
@@ -219,6 +220,16 @@ class LiveTests(PageCase):
         self.fail_probe(UDP6, "")
         await self.reads("All healthy")
         await self.assert_quiet()
+
+    async def test_no_stream(self) -> None:
+        """Where no stream is to be had the page asks from time to time."""
+        self.patch(event_stream, "MAX_LISTENERS", 0)
+        await self.look()
+        self.assertTrue(await self.browser.run("return document.getElementById('banner').hidden"))
+        self.fail_probe(UDP6)
+        await self.reads("1 of 23 failing")
+        complaints = await self.browser.complaints()
+        self.assertEqual([each for each in complaints if "/events" not in each], [])
 
     async def test_run_now(self) -> None:
         """Pressing Run runs the probe; what came of it is told."""

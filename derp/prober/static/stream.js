@@ -1,7 +1,8 @@
 // The connection to /events: kept, watched, and made anew whenever it is none any more.
 //
 // A browser has six connections to one server, for all its tabs together. One that nobody sees
-// lets go of its own after a while, and asks now and then, for its title and icon.
+// lets go of its own after a while, and asks now and then, for its title and icon. Where no
+// stream gets through (too many listen, a proxy keeps events back) the page asks as well.
 
 const SILENCE_MS = 25000; // the server says something every 10 s
 const FIRST_RETRY_MS = 1000;
@@ -16,6 +17,7 @@ export function listen(on) {
   let delay = FIRST_RETRY_MS;
   let resting = 0;
   let polling = 0;
+  let failures = 0; // in a row
 
   function heard() {
     clearTimeout(watchdog);
@@ -27,7 +29,9 @@ export function listen(on) {
     clearTimeout(retry);
     if (source) source.close();
     source = null;
-    on.lost(delay);
+    failures += 1;
+    if (failures > 2) poll(delay);
+    else on.lost(delay);
     retry = setTimeout(connect, delay);
     delay = Math.min(delay * 2, LAST_RETRY_MS);
   }
@@ -41,6 +45,7 @@ export function listen(on) {
     for (const kind of ["snapshot", "probes", "tick"]) {
       source.addEventListener(kind, (event) => {
         delay = FIRST_RETRY_MS;
+        failures = 0;
         heard();
         on[kind](JSON.parse(event.data));
       });
@@ -52,16 +57,15 @@ export function listen(on) {
     clearTimeout(retry);
     if (source) source.close();
     source = null;
-    polling = setInterval(poll, POLL_MS);
+    polling = setInterval(() => poll(POLL_MS), POLL_MS);
   }
 
-  async function poll() {
+  async function poll(next) {
     try {
       const answer = await fetch("/snapshot.json", { cache: "no-store" });
-      const current = await answer.json();
-      if (polling) on.snapshot(current);
+      on.snapshot(await answer.json());
     } catch (_) {
-      if (polling) on.lost(POLL_MS);
+      on.lost(next);
     }
   }
 
