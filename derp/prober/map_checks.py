@@ -20,7 +20,7 @@ where it gets one that always fails.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final, Literal
 
@@ -124,11 +124,10 @@ class _Plan:
     tolerance: Tolerance
 
     def of_region(self, region: Region) -> Iterator[tuple[str, Wanted]]:
-        nodes = [replace(node, stun_only=False) for node in region.nodes]
-        for node in nodes:
+        for node in region.nodes:
             yield from self._tls(region, node)
             yield from self._stun(region, node)
-            for other in nodes:
+            for other in region.nodes:
                 yield from self._pair(region, node, other)
 
     def _tls(self, region: Region, node: Node) -> Iterator[tuple[str, Wanted]]:

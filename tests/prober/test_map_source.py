@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -150,17 +151,22 @@ class URLTests(TestCase):
 
     timeout = 20
 
-    async def read(self, *answers: bytes) -> bytes:
-        """Ask a server that has one answer for each request."""
+    async def read(self, *answers: bytes | Callable[[bytes], bytes]) -> bytes:
+        """Ask a server that has one answer for each request, or one that finds it out."""
         from twisted.internet import reactor
 
-        server = await FakeServer(answers[-1]).listen()
+        server = await FakeServer().listen()
         self.addCleanup(lambda: Deferred.fromCoroutine(server.stop()))
         queue = list(answers)
-        server.answer_to = lambda request: queue.pop(0)  # type: ignore[method-assign]
+
+        def answer_to(request: bytes) -> bytes:
+            answer = queue[0] if callable(queue[0]) else queue.pop(0)
+            return answer(request) if callable(answer) else answer
+
+        server.answer_to = answer_to
+        self.server = server
         source = map_source(reactor, server.url, {}, "")
         self.addCleanup(source.close)
-        self.server = server
         return await source.read()
 
     async def failure(self, *answers: bytes) -> ProbeFailed:
@@ -184,6 +190,21 @@ class URLTests(TestCase):
         self.assertIn("stopped after 10 redirects", str(error))
         away = moved.replace(b"/b", b"file:///etc/passwd")
         self.assertIn("redirected to what is no", str(await self.failure(away)))
+
+    async def test_redirect_elsewhere(self) -> None:
+        """A password that a redirect to another host brings along is not sent there."""
+
+        def answer(request: bytes) -> bytes:
+            if request.startswith(b"GET /b "):
+                return respond(MAP)
+            there = self.server.url.replace("127.0.0.1", "user:secret@localhost")
+            location = there.partition("/admit")[0] + "/b"
+            head = f"HTTP/1.1 307 There\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+            return head.encode()
+
+        self.assertEqual(await self.read(answer), MAP)
+        self.assertIn(b"\r\nHost: localhost:", self.server.requests[1])
+        self.assertNotIn(b"Authorization", self.server.requests[1])
 
     async def test_other_status(self) -> None:
         """An answer other than 200 is a failure that no older map hides."""
