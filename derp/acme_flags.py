@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 from typing import Any, Final
 
@@ -22,6 +23,9 @@ _ACME_FLAGS: Final = (
     "acme-profile",
     "acme-dns-hook",
 )
+
+_DNS_NAME: Final = re.compile(r"\w[\w-]*(\.\w[\w-]*)*\.?")
+"""Loosely: letters of any script, as names are given here before IDNA."""
 
 MAX_PROFILE: Final = 64
 """Characters; our own bound, as the draft has none."""
@@ -80,14 +84,20 @@ def _check_letsencrypt(flags: FlagValues, hostname: str) -> None:
             f"--hostname {hostname} is an IP address: add --acme-ip-certs to get certificates for "
             "addresses, or use --certmode manual for a certificate of its own making"
         )
-    public = not flags.text("acme-directory") and "." not in hostname.strip(".")
-    if parse_ip(hostname) is None and (public or "*" in hostname):
-        raise ConfigError(
-            f"--hostname {quoted(hostname)}: no authority gives a certificate for that; "
-            "give a full DNS name"
-        )
+    if parse_ip(hostname) is None:
+        _check_name(flags, hostname)
     if bool(flags.text("acme-eab-kid")) != bool(flags.text("acme-eab-key")):
         raise ConfigError("--acme-eab-kid and --acme-eab-key belong together: give both or none")
+
+
+def _check_name(flags: FlagValues, hostname: str) -> None:
+    """Refuse what no client can ask a certificate for: a URL, a port behind it, quotes in it."""
+    public = not flags.text("acme-directory") and "." not in hostname.strip(".")
+    if public or not _DNS_NAME.fullmatch(hostname):
+        raise ConfigError(
+            f"--hostname {quoted(hostname)}: no authority gives a certificate for that; "
+            "give a full DNS name and nothing else, such as derp.example.com"
+        )
 
 
 def _check_gcp(flags: FlagValues, hostname: str) -> None:
@@ -102,6 +112,7 @@ def _check_gcp(flags: FlagValues, hostname: str) -> None:
         )
     if not flags.text("acme-email"):
         raise ConfigError("--certmode gcp requires --acme-email: give an address to be reached at")
+    _check_name(flags, hostname)
 
 
 def acme_notices(flags: FlagValues, certmode: CertMode, tls: bool) -> list[str]:

@@ -17,7 +17,9 @@ from derp.goflag import Value
 
 NOTHING_GIVEN = (
     "no flag and no environment variable says what to do: start me as derper -hostname "
-    "derp.example.com, or set DERP_DOMAIN=derp.example.com; derper -h lists the flags"
+    "derp.example.com, or set DERP_DOMAIN=derp.example.com (like fredliang44/derper) or "
+    "VERIFY_CLIENTS=true (like camllia/derper: for 127.0.0.1, with tailscaled's socket); "
+    "derper -h lists the flags"
 )
 
 

@@ -67,17 +67,18 @@ def _makes_certificates(config: Config, acme: bool) -> bool:
 
 
 def _obstacle(directory: str) -> str:
-    """The directory that is there and cannot be written to; empty if there is none."""
+    """What is there and is no directory that can be written to; empty if there is none."""
     path = os.path.abspath(directory)
     while not os.path.exists(path) and os.path.dirname(path) != path:
         path = os.path.dirname(path)
-    if not os.path.isdir(path) or os.access(path, os.W_OK | os.X_OK):
-        return ""  # what else is wrong with it is said by who uses it
-    return path
+    usable = os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK)
+    return "" if usable else path
 
 
 def _sentence(directory: str, obstacle: str, environ: Mapping[str, str]) -> str:
     contained = environ.get(CONTAINER)
+    if not os.path.isdir(obstacle):
+        return f"{obstacle} is no directory: name one, or move that away"
     if os.statvfs(obstacle).f_flag & os.ST_RDONLY:
         cure = f"mount a volume at {directory}" if contained else "name another place"
         return f"the file system is read-only, and the relay has to write there: {cure}"

@@ -266,10 +266,12 @@ class RefusedTests(ScriptTestCase):
     """What stops the start."""
 
     def test_nothing_given(self) -> None:
-        """No flag and no variable: both ways are shown."""
+        """No flag and no variable: a flag and both families are shown, and each is enough."""
         error = self.assertRaises(ConfigError, self.config)
-        self.assertIn("-hostname", str(error))
-        self.assertIn("DERP_DOMAIN", str(error))
+        self.assertIn("derper -hostname derp.example.com", str(error))
+        for name, value in (("DERP_DOMAIN", "derp.example.com"), ("VERIFY_CLIENTS", "true")):
+            self.assertIn(f"{name}={value}", str(error))
+            self.config(**{name: value})
 
     def test_misspelt(self) -> None:
         """Whose only variable has a typing error is told which one was meant."""

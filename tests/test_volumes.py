@@ -92,6 +92,16 @@ class CheckVolumesTests(VolumesTestCase):
         self.assertIn(f"mount a volume at {self.place}/data/keys", sentence)
         self.assertIn(f"chown -R 10001 {self.place}", self.refused(config, {}, acme=False))
 
+    def test_file_in_the_way(self) -> None:
+        """A file where a directory should be is found before the other one is written to."""
+        file = self.place / "file"
+        file.touch()
+        expected = f"{file} is no directory: name one, or move that away"
+        sentence = self.refused(self.config(certdir=f"{file}/certs"), IMAGE)
+        self.assertEqual(sentence, f"--certdir {file}/certs: {expected}")
+        sentence = self.refused(self.config(c=f"{file}/derper.key"), {}, acme=False)
+        self.assertEqual(sentence, f"-c {file}: {expected}")
+
     def test_read_only(self) -> None:
         """A read-only file system is no matter of users."""
 
