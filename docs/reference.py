@@ -242,11 +242,11 @@ def _environment() -> str:
         "defaults. What the images called each variable before, and what differs: see\n"
         "`Migrating <migrating.rst>`_.\n",
         _title("Like fredliang44/derper", "-"),
-        "Any variable that begins with ``DERP_`` selects these defaults. Their name\n"
+        "Any known variable that begins with ``DERP_`` selects these defaults. Their name\n"
         "``your-hostname.com`` is refused where TLS is spoken.\n",
         _family(DOMAIN_FAMILY, DOMAIN_DEFAULTS),
         _title("Like XavierAlpha/derper", "-"),
-        "Any of these, and none that begins with ``DERP_``, selects these defaults.\n",
+        "Any of these, and no known one that begins with ``DERP_``, selects these defaults.\n",
         _family(PLAIN_FAMILY, PLAIN_DEFAULTS),
         "``HOSTNAME`` is set in every container and shell. It counts if it is not this machine's\n"
         "own name, and neither ``DERP_DOMAIN`` nor ``--hostname`` is given. If clients are to be\n"
