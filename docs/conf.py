@@ -48,8 +48,6 @@ OUTSIDE = {
 }
 """Files beside ``docs/`` that pages link to, and the pages that show them."""
 
-COMING = {"proxies", "derpprobe", "alerts", "performance"}
-
 
 class FileLinks(SphinxTransform):
     """Makes links to files links to pages."""
@@ -71,8 +69,6 @@ class FileLinks(SphinxTransform):
         # Links in a file that is included here are relative to the checkout.
         path = path.removeprefix("../").removeprefix("docs/")
         target = OUTSIDE.get(path) or path.removesuffix(".rst")
-        if target in COMING and not (Path(__file__).parent / f"{target}.rst").exists():
-            return nodes.inline("", link.astext())
         page = addnodes.pending_xref(
             "",
             nodes.inline("", link.astext()),

@@ -2,7 +2,7 @@
 The programs that the documentation names, without their claims on this machine.
 
 Nothing of a command line is changed. But whatever port is bound becomes one that is free, and
-where root would keep its key is below the directory of the test.
+where root would keep its key is below the directory of the test, for every user.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def run(module: str, function: str) -> None:
     signal.alarm(LIFETIME_S)
     import derp.net.key_file as key_file
 
-    key_file.ROOT_KEY_PATH = f"{os.environ['HOME']}{key_file.ROOT_KEY_PATH}"  # type: ignore
+    root_key_path = f"{os.environ['HOME']}{key_file.ROOT_KEY_PATH}"
+    key_file.key_path = lambda flag, *, is_root: flag or root_key_path
     bind = socket.socket.bind
 
     def bind_anywhere(self: socket.socket, address: Any) -> None:
