@@ -1,6 +1,6 @@
 // Six hours of one probe as a small picture: median and highest latency, and when it failed.
 
-import { svg } from "./dom.js";
+import { mark, svg } from "./dom.js";
 import { ms, percent } from "./format.js";
 
 const WIDTH = 288;
@@ -26,6 +26,7 @@ export function spark() {
       const key = JSON.stringify([view.spark, Math.floor(now / bucket), view.p50]);
       if (key === drawn) return;
       drawn = key;
+      mark(picture, "data-empty", view.spark.length ? null : "");
       const shape = shapes(view.spark, now, bucket);
       area.setAttribute("d", shape.area);
       line.setAttribute("d", shape.line);
