@@ -222,7 +222,8 @@ class ProbeSupervision(MultiService):
 
     def __init__(self, reactor: Any, probes: ProbeService, end: ProcessEnd) -> None:
         super().__init__()
-        self.exit_code = 0
+        # Who interrupts --once has no report, and so not that all is good.
+        self.exit_code = 0 if probes.once is None else 1
         self._reactor = reactor
         self._probes = probes
         self._end = end

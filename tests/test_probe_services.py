@@ -217,6 +217,8 @@ class SupervisionTests(ServiceTestCase):
         self.fake = FakeReactor(self.reactor)
         service = build(self.config(**fields), self.reactor, {})
         supervision = supervise(service, self.fake, clean_up=lambda: None)
+        # Its backstop, a thread, would end this process some seconds after the test.
+        supervision._end._leave = lambda code: None
         self.addCleanup(supervision._end.restore)
         self.addCleanup(supervision._hang_up.restore)
         self.addCleanup(supervision.stopService)
@@ -229,3 +231,25 @@ class SupervisionTests(ServiceTestCase):
         supervision = self.supervised(once=True, intervals=Intervals(mesh=0, stun=0, tls=5))
         await in_time(self.reactor, self.fake.stopped, "the end")
         self.assertEqual(supervision.exit_code, 1)
+
+    async def test_once_good(self) -> None:
+        """With 0 if all is good."""
+        supervision = self.supervised(once=True)
+        await in_time(self.reactor, self.fake.stopped, "the end")
+        self.assertEqual(supervision.exit_code, 0)
+
+    async def test_once_interrupted(self) -> None:
+        """Without a report nothing is good."""
+        supervision = self.supervised(
+            once=True, derp_map="http://127.0.0.1:9/", interval=500.0, spread=True
+        )
+        supervision._end.end("SIGINT")
+        await in_time(self.reactor, self.fake.stopped, "the end")
+        self.assertEqual(supervision.exit_code, 1)
+
+    async def test_ends_by_signal(self) -> None:
+        """One that watches ends well when it is told to."""
+        supervision = self.supervised()
+        supervision._end.end("SIGTERM")
+        await in_time(self.reactor, self.fake.stopped, "the end")
+        self.assertEqual(supervision.exit_code, 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 from derp.prober import udp_check
 from derp.prober.tolerance import Tolerance
 from tests.integration.probed_case import ProbedTestCase
@@ -25,7 +27,8 @@ class ToleranceTests(ProbedTestCase):
         self.watch(pinned, every=2.0, tolerance=Tolerance(latency=0.15, loss=0.05))
         await self.all_good(4)
         way.tcp.delay_s = 0.1
-        way.udp.loses = lambda number: number % 2 == 0
+        later = count()
+        way.udp.loses = lambda number: next(later) % 2 == 0
         stun, packet = "derp/zero/1a/udp", "derp/zero/1a/1a/mesh"
         words = await self.alerted(stun, packet)
         self.assertEqual(set(words), {stun, packet})
