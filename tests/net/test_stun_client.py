@@ -87,6 +87,12 @@ class BindingCase(SynchronousTestCase):
         wait_readable(reader.fileno())
         reader.doRead()
 
+    def taken_away(self) -> Any:
+        """The transaction's reader, which the reactor has dropped."""
+        (reader,) = self.reactor.getReaders()
+        self.reactor.removeReader(reader)
+        return reader
+
     def failed(self, asking: Deferred[Binding], cause: Cause) -> str:
         """The words of a failure; sees that nothing is left behind."""
         failure = self.failureResultOf(asking, BindingFailed)
@@ -251,7 +257,7 @@ class SilenceTests(BindingCase):
     def test_reactor_stops(self) -> None:
         """Then the reactor takes every reader's connection away."""
         asking = self.ask()
-        (reader,) = self.reactor.removeAll()
+        reader = self.taken_away()
         reader.connectionLost(Failure(ConnectionLost()))
         self.assertIn("(1 request sent); interrupted", self.failed(asking, Cause.TIMEOUT))
 
@@ -314,14 +320,14 @@ class NetworkErrorTests(BindingCase):
         """Epoll takes an error without data for the end of the connection."""
         self.server.close()
         asking = self.ask()
-        (reader,) = self.reactor.removeAll()
+        reader = self.taken_away()
         reader.connectionLost(Failure(ConnectionDone()))
         self.failed(asking, Cause.REFUSED)
 
     def test_passing_error(self) -> None:
         """A router's complaint may pass: it is remembered, and asking goes on."""
         asking = self.ask()
-        (reader,) = self.reactor.removeAll()
+        reader = self.taken_away()
         reader._note_error(errno.EHOSTUNREACH)
         reader.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.reactor.getReaders(), [reader])
