@@ -28,13 +28,14 @@ HOST = "127.0.0.1"
 ANY_PORTS = ("-a", f"{HOST}:0", "--http-port", "0", "--stun-port", "0")
 """Every listener of derper's on loopback, on a port that is free."""
 
-_BOUNDED = f"""
+BOUNDED = f"""
 import os, signal, sys
 signal.alarm({LIFETIME_S})
 if "LISTEN_FDS" in os.environ:
     os.environ["LISTEN_PID"] = str(os.getpid())
 os.execv(sys.argv[1], sys.argv[1:])
 """
+"""Becomes the command behind it, which the kernel ends after :data:`LIFETIME_S`."""
 _TWISTD = "from twisted.scripts.twistd import run; run()"
 _LISTENING = re.compile(r"listening +(\S+):(\d+) +([^\n]*)")
 _OURS = ("TS_", "DERP_", "TAILSCALE_", "XDG_")
@@ -84,7 +85,7 @@ class RelayChild(ProcessProtocol):
         self._reactor = reactor
         self._ready: Deferred[None] = Deferred()
         self._is_ready = False
-        command = [sys.executable, "-c", _BOUNDED, *twistd_command(), "-n", "derper", *flags]
+        command = [sys.executable, "-c", BOUNDED, *twistd_command(), "-n", "derper", *flags]
         descriptors = {0: "w", 1: "r", 2: "r"} | dict(enumerate(passed, 3))
         reactor.spawnProcess(
             self,

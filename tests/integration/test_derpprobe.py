@@ -14,7 +14,7 @@ from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
-from tests.integration.child import ROOT, twistd_command
+from tests.integration.child import BOUNDED, ROOT, twistd_command
 from tests.integration.probed_case import ProbedTestCase
 from tests.integration.relay_case import HOST, reactor
 from tests.integration.waiting import in_time
@@ -36,7 +36,8 @@ class ProberChild(ProcessProtocol):
         self.ended: Deferred[int | None] = Deferred()
         own = {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "HOME": place}
         environ = {"PATH": os.environ["PATH"], **own}
-        self.process = reactor.spawnProcess(self, command[0], command, environ, place)
+        bounded = (sys.executable, "-c", BOUNDED, *command)
+        self.process = reactor.spawnProcess(self, bounded[0], bounded, environ, place)
 
     def outReceived(self, data: bytes) -> None:
         """See ``ProcessProtocol``."""
