@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from derp.net.relay_errors import ConnectFailed
+from derp.net.trusted_proxies import parse_proxies
 from derp.wire.frames import KEEP_ALIVE_S
 from tests.integration.proxy_case import OTHER_NAME, SOON, ProxyTestCase, certificate_for
 from tests.integration.proxy_child import missing
@@ -108,6 +109,14 @@ class PassthroughTests(NginxTestCase):
         client, _ = await self.through()
         await self.reload(child)
         await self.check_ends(client)
+
+    async def test_client_within(self) -> None:
+        """A client in the proxies' own network is no proxy that does not name its clients."""
+        networks, _ = parse_proxies("--trusted-proxies", "127.0.0.0/8")
+        self.start_behind(trusted_proxies=networks)
+        await self.start_proxy()
+        await self.through()
+        self.assertFalse(self.said("--trusted-proxies but does not say"))
 
     async def test_no_header(self) -> None:
         """Without proxy_protocol all clients have nginx's address, and the relay says so."""
