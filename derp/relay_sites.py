@@ -100,7 +100,8 @@ class RelaySites:
         chooser = certificates.chooser if certificates else None
         serves = "DERP over HTTPS" if config.tls else "DERP over plain HTTP"
         place = ListeningPlace(PlaceKind.TCP, config.host, config.port)
-        self._listen("-a", place, serves, main, self._main_stats, chooser, limited=True)
+        flag = "--dev" if config.dev else "-a"  # --dev takes its own port, whatever -a says
+        self._listen(flag, place, serves, main, self._main_stats, chooser, limited=True)
         for place in config.listen:
             serves = "DERP over HTTPS" if place.tls else "DERP over plain HTTP"
             used = chooser if place.tls else None

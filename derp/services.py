@@ -72,7 +72,9 @@ class RelayService(RelayParts):
         config = self.config
         listening = [f"{each.where():<21} {each.serves} ({each.flag})" for each in self.listeners]
         if self.stun is not None:
-            listening.append(f"{host_port(self.stun_host or '*', self.stun.port)} STUN")
+            where = host_port(self.stun_host or "*", self.stun.port)
+            flag = "--stun-port" if config.stun_host is None else "--stun-addr"
+            listening.append(f"{where:<21} STUN ({flag})")
         return start_block(
             config,
             version=__version__,

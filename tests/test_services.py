@@ -213,7 +213,8 @@ class StartBlockTests(RelayTestCase):
             self.assertRegex(
                 block, rf"listening +{HOST}:{self.port_of(service, flag)} .*\({flag}\)\n"
             )
-        self.assertIn(f"{HOST}:{self.port_of(service, '--stun-port')} STUN\n", block)
+        port = self.port_of(service, "--stun-port")
+        self.assertRegex(block, rf"{HOST}:{port} +STUN \(--stun-port\)\n")
         self.assertIn(format_node_public(service.relay.public), block)
         self.assertIn(service.node().cert_name, block)
         self.assertIn("mesh key: set", block)
@@ -224,7 +225,7 @@ class StartBlockTests(RelayTestCase):
         """A relay on every address says so."""
         block, service = self.block(host="")
         self.assertRegex(block, rf"listening +\*:{self.port_of(service)} ")
-        self.assertIn(f"*:{self.port_of(service, '--stun-port')} STUN\n", block)
+        self.assertRegex(block, rf"\*:{self.port_of(service, '--stun-port')} +STUN \(--stun-port\)\n")
 
     def test_without(self) -> None:
         """What is off is not offered."""

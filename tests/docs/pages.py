@@ -67,7 +67,7 @@ def all_pages() -> list[Path]:
     """README and documentation, as they are read."""
     top = ("README.rst", "README.zh.rst", "CONTRIBUTING.rst", "CHANGELOG.rst", "SECURITY.md")
     found = [ROOT / name for name in top if (ROOT / name).exists()]
-    return [*found, *sorted((ROOT / "docs").glob("*.rst"))]
+    return [*found, ROOT / "bench" / "README.rst", *sorted((ROOT / "docs").glob("*.rst"))]
 
 
 def blocks(page: Path) -> Iterator[Block]:
