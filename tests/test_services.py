@@ -225,7 +225,8 @@ class StartBlockTests(RelayTestCase):
         """A relay on every address says so."""
         block, service = self.block(host="")
         self.assertRegex(block, rf"listening +\*:{self.port_of(service)} ")
-        self.assertRegex(block, rf"\*:{self.port_of(service, '--stun-port')} +STUN \(--stun-port\)\n")
+        port = self.port_of(service, "--stun-port")
+        self.assertRegex(block, rf"\*:{port} +STUN \(--stun-port\)\n")
 
     def test_without(self) -> None:
         """What is off is not offered."""
