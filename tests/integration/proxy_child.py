@@ -36,15 +36,17 @@ os.execv(sys.argv[1], sys.argv[1:])
 """A proxy has workers: all of them end with it, and it ends with the tests (PR_SET_PDEATHSIG)."""
 
 
-def missing(program: str, package: str) -> str | None:
+def missing(program: str, package: str, module: str = "") -> str | None:
     """
     Why tests of a proxy cannot run here.
 
+    :param module: a file that has to be there, too.
     :returns: a reason to skip; ``None`` if they can, or if this is CI, where they have to.
     """
-    if shutil.which(program) or os.environ.get("CI"):
+    there = shutil.which(program) and (not module or os.path.exists(module))
+    if there or os.environ.get("CI"):
         return None
-    return f"{program} not found: install Debian's package {package}"
+    return f"{module or program} not found: install Debian's package {package}"
 
 
 def recipe(name: str, replaced: Mapping[str, str]) -> str:

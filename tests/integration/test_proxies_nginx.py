@@ -32,7 +32,7 @@ class NginxTestCase(ProxyTestCase):
 class PassthroughTests(NginxTestCase):
     """TLS goes on to the relay, by the name in the ClientHello."""
 
-    skip = missing("nginx", "nginx and libnginx-mod-stream")
+    skip = missing("nginx", "libnginx-mod-stream", "/usr/lib/nginx/modules/ngx_stream_module.so")
     recipe_name = "nginx/passthrough.conf"
     passes_tls = True
 
