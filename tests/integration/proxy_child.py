@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
@@ -27,6 +27,7 @@ from tests.integration.waiting import in_time, until
 
 RECIPES = ROOT / "contrib" / "proxies"
 
+_GRACE_S = 2.0
 _LEAD_A_GROUP = """
 import ctypes, os, signal, sys
 os.setsid()
@@ -95,7 +96,8 @@ class ProxyChild(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         """See ``ProcessProtocol``."""
         self._over = True
-        self._ended.callback(None)
+        if not self._ended.called:
+            self._ended.callback(None)
 
     async def listening(self, *ports: int) -> None:
         """Wait until it listens on all of these."""
@@ -112,8 +114,13 @@ class ProxyChild(ProcessProtocol):
         os.kill(self.pid, signal.Signals[f"SIG{name}"])
 
     async def kill(self) -> None:
-        """End all of it, and see it end."""
+        """End all of it, and see it end: its master first, which takes its workers along."""
+        if not self._over:
+            self.send("TERM")
+            with suppress(TimeoutError):
+                await self._ended.addTimeout(_GRACE_S, self._reactor)
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         if not self._over:
+            self._ended = Deferred()
             await in_time(self._reactor, self._ended, "the end of a proxy")
