@@ -7,11 +7,13 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from derp.environment_flags import DOMAIN_FAMILY, PLAIN_FAMILY
+from derp.flags import FLAGS
 from tests.docs.pages import ROOT, blocks
 
 README = ROOT / "README.rst"
 CHINESE = ROOT / "README.zh.rst"
-MOST_LINES = 220
+MOST_LINES = 240
 
 _LINK = re.compile(r"`[^`<]+<([^>`]+)>`_|\]\(([^)]+)\)")
 
@@ -48,6 +50,19 @@ class ReadmeTests(SynchronousTestCase):
             for page in (README, CHINESE)
         ]
         self.assertEqual(of[0], of[1])
+
+    def test_variables(self) -> None:
+        """The images' variables stand beside their flags, each family in its column."""
+        spellings = {flag.spelling: flag.name for flag in FLAGS}
+        for page in (README, CHINESE):
+            found: list[dict[str, str]] = [{}, {}]
+            for line in page.read_text(encoding="utf-8").splitlines():
+                head, *columns = re.split(" {2,}", line)
+                flag = spellings.get(head.strip("`"))
+                if flag and len(columns) == 2:
+                    for family, cell in zip(found, columns, strict=True):
+                        family |= dict.fromkeys(re.findall("``([A-Z_]+)``", cell), flag)
+            self.assertEqual(found, [DOMAIN_FAMILY, PLAIN_FAMILY], page.name)
 
     def test_short(self) -> None:
         """What is looked up is in the pages, not here."""
