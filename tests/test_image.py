@@ -156,6 +156,14 @@ class ScriptTests(SynchronousTestCase):
         self.assertEqual(self.said(ENTRYPOINT, "other", "-x"), "other -x")
         self.assertEqual(self.said(ENTRYPOINT, "/bin/sh", "-c", "echo hi"), "hi")
 
+    def test_log(self) -> None:
+        """The relay's goes to stdout, however it is started; others keep their two streams."""
+        self.program("derper", "echo log >&2")
+        self.program("other", "echo log >&2")
+        for words in ((), ("-stun=false",), ("derper", "-stun=false")):
+            self.assertEqual(self.said(ENTRYPOINT, *words), "log")
+        self.assertEqual(self.said(ENTRYPOINT, "other"), "")
+
     def launched(self, user: int, bounding_set: str) -> str:
         """What is started under a name, for a user with a bounding set."""
         self.program("id", f"echo {user}")
