@@ -11,6 +11,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import deferLater
+from twisted.internet.tcp import BaseClient, Connection
 
 from derp.prober.check import Check, ProbeFailed
 from derp.prober.targets import Targets
@@ -21,12 +23,26 @@ from tests.integration.relay_case import HOST, RelayTestCase, reactor
 from tests.integration.waiting import in_time
 
 
+def connections(kind: type) -> set[Any]:
+    """Sockets of this process: ``BaseClient`` are those that connect, or have."""
+    known = [*reactor.getReaders(), *reactor.getWriters()]
+    return {each for each in known if isinstance(each, kind)}
+
+
 class CheckTestCase(RelayTestCase):
     """Makes nodes and checks of them."""
 
+    others_connect = False
+    """Whether connections are made here that are none of a check's."""
+
     def setUp(self) -> None:
+        self.addCleanup(self.others_close)
         self.map = DERPMap()
         self.region = Region(region_id=900, code="test", name="Test")
+
+    async def others_close(self) -> None:
+        """Let servers see that we have closed."""
+        await self.until(lambda: not connections(Connection), "closed connections")
 
     def relay(self, **fields: Any) -> RelayService:
         """Start a relay of ours."""
@@ -68,6 +84,7 @@ class CheckTestCase(RelayTestCase):
             running.cancel()
             ended_at_once.append(running.called)
 
+        open_before = connections(BaseClient)
         cancelling = reactor.callLater(seconds, cancel)
         try:
             await in_time(reactor, running, "a check to end")
@@ -75,6 +92,9 @@ class CheckTestCase(RelayTestCase):
             if cancelling.active():
                 cancelling.cancel()
             self.assertNotIn(False, ended_at_once)
+            await deferLater(reactor, 0)
+            left = connections(BaseClient) - open_before
+            self.assertTrue(self.others_connect or not left, f"left open: {left}")
 
     async def fails(self, check: Check, seconds: float = 20.0) -> str:
         """Give the sentence a check fails with."""

@@ -82,6 +82,8 @@ class OneNodeTests(AllChecksCase):
 class MeshedTests(AllChecksCase):
     """Two relays in a mesh, over wires that can be cut."""
 
+    others_connect = True
+
     def setUp(self) -> None:
         super().setUp()
         self.wires = [Wire(reactor), Wire(reactor)]

@@ -39,7 +39,7 @@ from tests.prober.relaying import Room
 LONE = make_ca().leaf()
 PIN = pin_of(LONE.der)
 NAME = f"node 900a ({HOST})"
-SOON_S = 0.3
+SOON_S = 0.2
 GREETING = encode_server_key(public_of(SERVER))
 BANNER = b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n"
 
@@ -106,7 +106,7 @@ class FaultyNodeCase(CheckTestCase):
 
     async def hangs(self, check: Check, *words: str) -> str:
         """Fail only when the time is over, which is said."""
-        return await self.says(check, "nothing after 0.3 s: still waiting for", *words,
+        return await self.says(check, "nothing after 0.2 s: still waiting for", *words,
                                seconds=SOON_S)  # fmt: skip
 
 
@@ -162,7 +162,7 @@ class HangingTests(FaultyNodeCase):
         node = self.listen(FakeRelay, meta=True)
         text = await self.fails(self.mesh(node), SOON_S)
         self.assertIn(f"still waiting for the packet that was sent through {NAME}", text)
-        self.assertRegex(text, r"^\[[\w+/]{5}\] to \[[\w+/]{5}\]: nothing after 0\.3 s")
+        self.assertRegex(text, r"^\[[\w+/]{5}\] to \[[\w+/]{5}\]: nothing after 0\.2 s")
 
     async def test_closing(self) -> None:
         """A relay that does not close when we do is left alone after a while."""

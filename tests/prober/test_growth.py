@@ -15,7 +15,10 @@ from derp.prober.udp_check import udp_check
 from tests.integration.relay_case import reactor
 from tests.prober.check_case import CheckTestCase
 
-RUNS = 25
+RUNS = 15
+LEFT = 3 * RUNS
+"""Fewer objects than that are noise, such as a relay that has not closed yet; a connection or a
+check that is kept has tens."""
 NOT_OURS = frozenset(("WheelEntry",))
 """The relay's: timers that are off, and stay in its wheel until their time has come."""
 
@@ -35,13 +38,13 @@ class GrowthTests(CheckTestCase):
     """Runs of each check, good and bad, over and over again."""
 
     async def leaves_nothing(self, check: Check) -> None:
-        """Run it often; let it leave less than one object for each time."""
+        """Run it often; let it leave less than three objects for each time."""
         for _ in range(RUNS):  # caches are filled, histories too
             await self.once(check)
         before = await objects()
         for _ in range(RUNS):
             await self.once(check)
-        self.assertLess(await objects() - before, RUNS)
+        self.assertLess(await objects() - before, LEFT)
 
     async def once(self, check: Check) -> None:
         if check.probe_class == "derp_qd":
