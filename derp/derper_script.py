@@ -1,12 +1,11 @@
 """
 ``derper``: the relay as a program of its own, started as Go's derper is.
 
-In the foreground, without a pid file, with its log on stderr. Settings come from the command
-line, beneath that from the environment (:mod:`derp.environment_flags`), beneath that from
-``--config``, and last from the defaults of the variables' family.
+Settings come from the command line, beneath that from the environment
+(:mod:`derp.environment_flags`), beneath that from ``--config``, and last from the defaults of the
+variables' family.
 
-Exit codes: 0 after SIGTERM, SIGINT, ``-version`` and ``-h``; 2 for a wrong flag, with the usage
-on stderr; 1 for whatever else stops the start, with one sentence. A relay that did not end in
+Exit codes: those of :mod:`derp.program`; 0 after SIGTERM and SIGINT. A relay that did not end in
 order has the codes of :mod:`derp.net.process_end`.
 """
 
@@ -26,9 +25,9 @@ from derp.derper_settings import Settings, read_settings
 from derp.environment_flags import PLACEHOLDER, variable_of
 from derp.errors import ConfigError
 from derp.flags import FLAGS
-from derp.go_log import begin_logging
-from derp.goflag import FlagError, parse_flags
+from derp.goflag import Value
 from derp.net.local_api import default_socket
+from derp.program import run_script
 from derp.quoting import quoted
 from derp.tap import Options, makeService
 from derp.volumes import CONTAINER, check_volumes, has_root_key_path, ownership_advice
@@ -91,26 +90,14 @@ class ScriptOptions(Options):
 
     settings: Settings
 
-    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+    def with_beneath(self, given: dict[str, Value]) -> Mapping[str, Value]:
         """
-        Read a command line, and what is beneath it.
+        Put environment and file beneath the command line.
 
-        :raises FlagError: if the command line is wrong.
-        :raises ConfigError: if something else is.
-        :raises SystemExit: with 0 after ``-h``, ``-version`` and a good ``-check-config``.
+        :raises ConfigError: if something in them is wrong, or nothing is given at all.
         """
-        parsed = parse_flags(FLAGS, sys.argv[1:] if options is None else options)
-        if parsed.help:
-            self.opt_help()
-        if parsed.given.get("version"):
-            self.opt_version()
-        self.settings = read_settings(parsed.given, os.environ, socket.gethostname())
-        self.update(self.settings.given)
-        if self["version"]:
-            self.opt_version()
-        self.postOptions()
-        if self["check-config"]:
-            self.check_config()
+        self.settings = read_settings(given, os.environ, socket.gethostname())
+        return self.settings.given
 
     def postOptions(self) -> None:
         """Make :attr:`config` of the settings, and see what a container may lack."""
@@ -147,42 +134,7 @@ def _set_by(settings: Settings, sentence: str) -> Iterator[str]:
 
 def run(argv: Sequence[str]) -> int:
     """Run a relay to its end; returns the exit code if that is known."""
-    options = ScriptOptions()
-    try:
-        options.parseOptions(argv)
-    except FlagError as error:
-        print(f"{options}\nderper: {error}", file=sys.stderr, flush=True)
-        return 2
-    except (ConfigError, OSError) as error:
-        return _refuse(f"{error}{options.remarks(error)}")
-    begin_logging(sys.stderr)
-    from twisted.internet import reactor
-
-    try:
-        service = makeService(options)
-        service.privilegedStartService()
-        service.startService()
-    except SystemExit as end:
-        _tell_remarks(options, end)
-        raise
-    except OSError as error:
-        return _refuse(str(error))
-    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
-    reactor.run()
-    return 0
-
-
-def _tell_remarks(options: ScriptOptions, end: SystemExit) -> None:
-    """Add them to what the start has said of an error."""
-    error = end.__context__
-    said = options.remarks(error) if isinstance(error, ConfigError) else ""
-    if said:
-        print(said.strip(), file=sys.stderr, flush=True)
-
-
-def _refuse(sentence: str) -> int:
-    print(f"derper: {sentence}", file=sys.stderr, flush=True)
-    return 1
+    return run_script(ScriptOptions(), argv, makeService)
 
 
 def main() -> NoReturn:

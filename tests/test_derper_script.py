@@ -19,7 +19,7 @@ from twisted.logger import LogEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from derp import __version__, derper_script
+from derp import __version__, derper_script, program
 from derp.command_line import config_from_flags
 from derp.config import CertMode, Config, MeshPeer
 from derp.derper_script import ScriptOptions, make_config, read_settings
@@ -298,7 +298,7 @@ class RunTests(ScriptTestCase):
         super().setUp()
         self.patch(os, "environ", dict(HOME))
         self.patch(socket, "gethostname", lambda: MACHINE)
-        self.patch(derper_script, "begin_logging", lambda file: None)
+        self.patch(program, "begin_logging", lambda file: None)
 
     def run_script(self, *argv: str, **environ: str) -> tuple[object, str, str]:
         """Exit code, stdout and stderr."""
@@ -369,9 +369,7 @@ class RunTests(ScriptTestCase):
 
         class Refusing(Service):
             def privilegedStartService(self) -> None:
-                from derp import tap
-
-                with tap._ending_the_start(options):
+                with options.ending_the_start():
                     raise ConfigError("--http-port 80 is in use: stop the other server")
 
         options = ScriptOptions()

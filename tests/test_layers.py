@@ -50,6 +50,7 @@ LAYERS = {
     "derp.probe_command_line": 4,
     "derp.probe_flags": 4,
     "derp.probe_tap": 4,
+    "derp.program": 4,
     "derp.running_relay": 4,
     "derp.setec_flags": 4,
     "derp.tap": 4,
