@@ -170,11 +170,13 @@ class ServerCheck:
         self._name = (cert_name.removesuffix(".") if not self._pin else "") or self._server_name
         self._insecure = insecure
         self._wall_time = wall_time
-        self._context = self._make_context(ca_file)
+        # Without such a file the context is made when it is needed, and not kept: roots are read
+        # for connections alone that come to a handshake, and go with them.
+        self._context = self._make_context(ca_file) if ca_file else None
 
     def clientConnectionForTLS(self, tlsProtocol: Protocol) -> SSL.Connection:
         """See ``IOpenSSLClientConnectionCreator``."""
-        connection = SSL.Connection(self._context, None)
+        connection = SSL.Connection(self._context or self._make_context(), None)
         if self._server_name and not is_ip_literal(self._server_name):
             connection.set_tlsext_host_name(self._server_name.encode("idna"))
         return connection
@@ -189,7 +191,7 @@ class ServerCheck:
         if self._pin and not self._insecure:
             check_pin(chain, self._pin, self._server_name, self._wall_time())
 
-    def _make_context(self, ca_file: str) -> SSL.Context:
+    def _make_context(self, ca_file: str = "") -> SSL.Context:
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_min_proto_version(_TLS_1_2)
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)

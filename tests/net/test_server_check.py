@@ -195,6 +195,15 @@ class LifeTests(ServerCheckTestCase):
         del check
         self.assertIsNone(gone())
 
+    def test_roots_when_needed(self) -> None:
+        """A connection that never comes to its handshake has read no roots."""
+        read: list[SSL.Context] = []
+        self.patch(SSL.Context, "set_default_verify_paths", read.append)
+        check = ServerCheck(HOST)
+        self.assertEqual(len(read), 0)
+        check.clientConnectionForTLS(Protocol())
+        self.assertEqual(len(read), 1)
+
 
 class TrustTests(ServerCheckTestCase):
     """Where trusted roots come from."""
