@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from derp.errors import ProtocolError
 from derp.net.certificates import CertificateChooser, HandshakeRefused
 from derp.net.hub import HubMember
+from derp.net.proxy_header import V1_START, V2_START
 from derp.net.socket_address import peer_name
 from derp.net.tls_engine import Engine, error_text, says_nothing, server_engine
 from derp.wire.client_hello import RECORD_HEADER_LEN, ClientHello, parse_client_hello
@@ -45,6 +46,10 @@ dripping in a hello of thousands of records would cost seconds; no client that e
 """
 DECODE_ERROR: Final = 50
 INTERNAL_ERROR: Final = 80
+STRAY_HEADER: Final = (
+    "it begins with a PROXY header, which is not read: if it is a proxy of yours, add it to "
+    "--trusted-proxies"
+)
 
 
 def alert_record(alert: int) -> bytes:
@@ -156,7 +161,8 @@ class TLSOpening:
             if hello is None:
                 self._check_patience(hello_bytes)
         except ProtocolError as error:
-            self._refuse(DECODE_ERROR, str(error), quiet=True)
+            stray = bytes(hello_bytes[: len(V2_START)]).startswith((V1_START, V2_START))
+            self._refuse(DECODE_ERROR, STRAY_HEADER if stray else str(error), quiet=not stray)
             return
         if hello is not None:
             self._choose(hello, hello_bytes)

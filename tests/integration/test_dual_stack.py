@@ -70,7 +70,7 @@ class DualStackTests(RelayTestCase):
         require_ipv6()
         service = self.start_relay(self.config(host="", tls=False, dev=True))
         for host in (HOST, HOST6):
-            port = self.port_of(service)
+            port = self.port_of(service, "--dev")
             self.assertEqual((await self.get(port, "/debug/varz", host=host)).status, 200)
             denied = await self.get(port, "/debug/varz", "X-Forwarded-For: 10.0.0.1", host=host)
             self.assertEqual(denied.status, 403)

@@ -101,6 +101,14 @@ class PassthroughTests(HAProxyTestCase):
         await self.reload(child)
         await self.check_ends(client)
 
+    async def test_stray_header(self) -> None:
+        """A PROXY header of a proxy that is not trusted breaks handshakes; the relay says why."""
+        self.start_behind(trusted_proxies=())
+        await self.start_proxy()
+        with self.assertRaises(ConnectFailed):
+            await self.through()
+        self.assertTrue(self.said("127.0.0.1", "PROXY header", "--trusted-proxies"))
+
     async def test_no_header(self) -> None:
         """Without send-proxy all clients have HAProxy's address, and the relay says so."""
         self.start_behind()
