@@ -298,6 +298,6 @@ class RevocationTests(TLSCase):
         silent.noisy = False
         url = f"http://{HOST}:{self.listen(silent)}/1.crl"
         leaf = ROOT.leaf(url=url, ends=5 * DAY)
-        text = await self.refuses(self.node("900a", self.serve(leaf)), 0.5)
+        text = await self.refuses(self.node("900a", self.serve(leaf)), 2.0)
         self.assertIn("expires in 5 days", text)
         self.assertIn("did not come in time", text)

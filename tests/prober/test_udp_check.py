@@ -144,7 +144,7 @@ class UDPTests(CheckTestCase):
         check = self.check(port)
         text = await self.fails(check, 0.4)
         self.assertIn("node 900a (derp.example.com): no STUN answer", text)
-        self.assertIn(f"from {HOST}:{port} in 0.4 s to ", text)
+        self.assertRegex(text, rf"from {HOST}:{port} in \d+\.\d s to ")
         self.assertIn("--stun", text)
         self.assertGreater(len(self.server.requests), 2)
         found = check.findings()
