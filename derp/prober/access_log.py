@@ -1,5 +1,6 @@
 """
-One line of JSON per request for the page and for runs; none for scrapes and health checks.
+One line of JSON per request for the page and for runs; none for scrapes and health checks, nor
+for the files that belong to the page.
 
 Fields: ``time`` ``duration`` (seconds) ``remote_addr`` ``proto`` ``tls`` ``host`` ``method``
 ``request_uri`` ``user_agent`` ``referer`` ``code`` ``bytes`` ``err``; what is empty is left out.
@@ -22,6 +23,7 @@ from derp.net.socket_address import host_port
 log = Logger(namespace="derp")
 
 _KEY: Final = re.compile(rb"([?&]debugkey=)[^&]*")
+_FILES: Final = b"/static/"
 _MAX_FIELD: Final = 2000
 """Characters of what a client has sent."""
 
@@ -43,10 +45,11 @@ class Logged(Resource):
     def render(self, request: Any) -> bytes | int:
         """Render the page; the line is written when the answer was."""
         began = self._clock.seconds()
-        request.notifyFinish().addCallbacks(
-            lambda _: self._write(request, began, ""),
-            lambda _: self._write(request, began, "the client left"),
-        )
+        if not request.path.startswith(_FILES):
+            request.notifyFinish().addCallbacks(
+                lambda _: self._write(request, began, ""),
+                lambda _: self._write(request, began, "the client left"),
+            )
         body: bytes | int = self._page.render(request)
         if isinstance(body, bytes) and request.code >= 400:
             request.error_said = body.decode("utf-8", "replace").strip()

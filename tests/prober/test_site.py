@@ -304,6 +304,11 @@ class AccessLogTests(SiteTestCase):
         record = await self.record("/debug/probe-run?debugkey=sesame&name=good")
         self.assertEqual(record["request_uri"], "/debug/probe-run?debugkey=<hidden>&name=good")
 
+    async def test_files(self) -> None:
+        """The page is a line; the dozen files that belong to it are none."""
+        self.assertEqual((await self.ask("/static/page.css")).status, 200)
+        self.assertEqual(self.lines, [])
+
     async def test_page(self) -> None:
         """The page is logged; scrapes and the debug pages are not."""
         self.assertEqual((await self.record("/"))["request_uri"], "/")
