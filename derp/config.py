@@ -63,7 +63,7 @@ class ListeningPlace:
 
 @dataclass(frozen=True, kw_only=True)
 class DebugKnobs:
-    """The environment variables of derper (spec: flags-config-certs §7) that change a run."""
+    """The debug variables of derper (:mod:`derp.environment`) that change a run."""
 
     send_queue_depth: int = 32
     """``TS_DEBUG_DERP_PER_CLIENT_SEND_QUEUE_DEPTH``: packets per lane and client."""

@@ -1,9 +1,9 @@
 """
 ``stunc``: ask a STUN server which address it sees this machine at.
 
-Without flags of ours it says and exits as the reference's ``stunc`` (spec: stun.md section 7):
-three lines on stderr and 0, or one line and 1; 2 for a wrong flag. It differs in asking again
-where that one waits, and in not believing answers of strangers.
+Without flags of ours it says and exits as the reference's ``stunc`` (Go ``cmd/stunc``): three
+lines on stderr and 0, or one line and 1; 2 for a wrong flag. It differs in asking again where
+that one waits, and in not believing answers of strangers.
 
 With ``--json`` stdout has one JSON object and nothing else::
 
