@@ -1,5 +1,5 @@
 """
-The prober, put together, and the process around it.
+The prober, put together.
 
 :func:`build` checks what it can without touching the network; the port is opened when the
 service is started, so that twistd may still be root then.
@@ -7,32 +7,26 @@ service is started, so that twistd may still be root then.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from posixpath import join, normpath
 from typing import Any, Final
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from derp import __version__
-from derp.net.hangup import HangUp
 from derp.net.local_api import default_socket
 from derp.net.mesh_secret import MeshSecret
 from derp.net.open_files import raise_open_file_limit
-from derp.net.process_end import ProcessEnd
 from derp.net.secrets_cache import SecretsCache
 from derp.net.setec import Setec
-from derp.net.systemd_notify import SystemdNotify
 from derp.net.timer_wheel import TimerWheel
 from derp.probe_config import ProbeConfig
 from derp.prober.alerts import make_alerts
 from derp.prober.map_checks import MAP_PROBE, MapProbe
 from derp.prober.map_source import MapKeeper, map_source
 from derp.prober.once import OnceReport
-from derp.prober.probe import CLOSE_S
 from derp.prober.prober import Prober
 from derp.prober.site import ProberPort, prober_site
 from derp.prober.start_lines import start_block
@@ -44,8 +38,6 @@ MAP_SHARE: Final = 0.7
 """Of the map's interval, for one reading: less than its probe has."""
 SECRET_S: Final = 60.0
 """How long ``--once`` waits for the mesh key."""
-STATUS_S: Final = 10.0
-"""Seconds between two reports to systemd, if its watchdog does not want them earlier."""
 
 
 class ProbeService(MultiService):
@@ -211,76 +203,3 @@ def build(config: ProbeConfig, reactor: Any, environ: Mapping[str, str]) -> Prob
     :raises ConfigError: if a file or value is unusable.
     """
     return ProbeService(config, reactor, environ)
-
-
-class ProbeSupervision(MultiService):
-    """
-    The prober as a process: signals, systemd, and the end of ``--once``.
-
-    :ivar exit_code: what the process should exit with, once the reactor has stopped.
-    """
-
-    def __init__(self, reactor: Any, probes: ProbeService, end: ProcessEnd) -> None:
-        super().__init__()
-        # Who interrupts --once has no report, and so not that all is good.
-        self.exit_code = 0 if probes.once is None else 1
-        self._reactor = reactor
-        self._probes = probes
-        self._end = end
-        self._notify = SystemdNotify(os.environ, os.getpid())
-        self._hang_up = HangUp(reactor, probes.refresh)
-        self._reporting = LoopingCall(self._report)
-        self._reporting.clock = reactor
-        end.when_ending = self._notify.stopping
-        if probes.once is not None:
-            probes.once.addCallback(self._over)
-        probes.setServiceParent(self)
-
-    def privilegedStartService(self) -> None:
-        """Take the signals, then open the port."""
-        self._end.install()
-        super().privilegedStartService()
-
-    def startService(self) -> None:
-        """Start the prober; systemd is told once it really runs."""
-        self._hang_up.install()
-        super().startService()
-        self._reactor.callWhenRunning(self._runs)
-
-    def stopService(self) -> Any:
-        """Stop it. Signals stay ours: one that comes now must not kill the process."""
-        if self._reporting.running:
-            self._reporting.stop()
-        return super().stopService()
-
-    def _runs(self) -> None:
-        if self.running and self._notify:
-            self._notify.ready()
-            wanted_s = self._notify.watchdog_s / 2 or STATUS_S
-            self._reporting.start(min(wanted_s, STATUS_S))
-
-    def _report(self) -> None:
-        if self._notify.watchdog_s:
-            self._notify.alive()
-        self._notify.status(self._probes.status())
-
-    def _over(self, code: int) -> None:
-        self.exit_code = code
-        # Not from within the run that was the last one, nor before the reactor runs.
-        self._reactor.callLater(0, self._leave)
-
-    def _leave(self) -> None:
-        if not self._end.is_ending:
-            self._reactor.stop()
-
-
-def supervise(
-    probes: ProbeService, reactor: Any, *, clean_up: Callable[[], object]
-) -> ProbeSupervision:
-    """
-    Put a prober under supervision.
-
-    :param clean_up: removes what twistd leaves if the process ends without it.
-    """
-    end = ProcessEnd(reactor, probes, drain_seconds=CLOSE_S, clean_up=clean_up)
-    return ProbeSupervision(reactor, probes, end)

@@ -32,21 +32,7 @@ class Options(ProgramOptions):
         self.config = probe_config_from_flags(self.given, os.environ)
 
 
-class ProbeStart(Start):
-    """The prober while it starts; and the end of its process, if that is no good one."""
-
-    def __init__(self, supervision: Any, options: Options) -> None:
-        super().__init__(supervision, options)
-        self._supervision = supervision
-
-    @property
-    def exit_code(self) -> int:
-        """What the process should exit with, once the reactor has stopped."""
-        code: int = self._supervision.exit_code
-        return code
-
-
-def make_start(options: Options) -> ProbeStart:
+def make_start(options: Options) -> Start:
     """
     Build the prober.
 
@@ -54,17 +40,17 @@ def make_start(options: Options) -> ProbeStart:
     """
     from twisted.internet import reactor
 
-    from derp.probe_services import build, supervise
+    from derp.probe_services import build
+    from derp.probe_supervision import supervise
 
     for notice in options.config.notices:
         log.warn("{notice}", notice=notice)
     with options.ending_the_start():
         probes = build(options.config, reactor, os.environ)
-        supervision = supervise(probes, reactor, clean_up=options.remove_pid_file)
-        return ProbeStart(supervision, options)
+        return Start(supervise(probes, reactor, clean_up=options.remove_pid_file), options)
 
 
-def makeService(options: Options) -> ProbeStart:
+def makeService(options: Options) -> Start:
     """Build the prober; see :class:`twisted.application.service.IServiceMaker`."""
     from twisted.internet import reactor
 

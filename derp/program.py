@@ -16,9 +16,9 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from twisted.application.service import IService, MultiService
+from twisted.application.service import MultiService
 from twisted.python import usage
 
 from derp import __version__
@@ -26,6 +26,9 @@ from derp.errors import ConfigError
 from derp.failed_start import ending_the_start, remove_pid_file
 from derp.go_log import begin_logging
 from derp.goflag import Flag, FlagError, Kind, Value, format_groups, parse_flags
+
+if TYPE_CHECKING:
+    from derp.supervision import Supervision
 
 
 class ProgramOptions(usage.Options):
@@ -124,15 +127,16 @@ class Start(MultiService):
     Exists because twistd answers an exception of a starting service with a traceback.
     """
 
-    def __init__(self, service: IService, options: ProgramOptions) -> None:
+    def __init__(self, supervision: Supervision, options: ProgramOptions) -> None:
         super().__init__()
+        self._supervision = supervision
         self._options = options
-        service.setServiceParent(self)
+        supervision.setServiceParent(self)
 
     @property
     def exit_code(self) -> int:
         """What the process should exit with, once the reactor has stopped."""
-        return 0
+        return self._supervision.exit_code
 
     def privilegedStartService(self) -> None:
         """Start what needs the privileges twistd gives up afterwards."""

@@ -1,7 +1,8 @@
 """
-The relay as a process: what signals and systemd want of it, and what they are told.
+A program as a process: what signals and systemd want of it, and what they are told.
 
-Only ``twistd derper`` has this: a relay within another program does not take its signals.
+Only twistd's plugins and the scripts have this: a relay within another program does not take its
+signals.
 """
 
 from __future__ import annotations
@@ -25,28 +26,28 @@ STATUS_S: Final = 10.0
 
 class Supervision(MultiService):
     """
-    A relay and its surroundings.
+    A program's service and its surroundings.
 
     :param end: takes signals, and drains and exits.
-    :param notify: tells systemd.
+    :param status: says in a few words how the service is.
+    :ivar notify: tells systemd.
+    :ivar exit_code: what the process should exit with, once the reactor has stopped.
     """
 
+    exit_code = 0
+
     def __init__(
-        self, reactor: Any, relay: RelayService, end: ProcessEnd, notify: SystemdNotify
+        self, reactor: Any, service: IService, end: ProcessEnd, status: Callable[[], str]
     ) -> None:
         super().__init__()
+        self.notify = SystemdNotify(os.environ, os.getpid())
         self._reactor = reactor
-        self._relay = relay
         self._end = end
-        self._notify = notify
+        self._status = status
         self._reporting = LoopingCall(self._report)
         self._reporting.clock = reactor
-        end.when_ending = notify.stopping
-        relay.life.when_replaced = lambda: end.end("another process took our ports over")
-        relay.life.state.when_changed(self._tell_status)
-        relay.reloader.when_reloading(notify.reloading)
-        relay.reloader.when_reloaded(notify.ready)
-        relay.setServiceParent(self)
+        end.when_ending = self.notify.stopping
+        service.setServiceParent(self)
 
     def privilegedStartService(self) -> None:
         """Take the signals, then open the ports."""
@@ -54,45 +55,51 @@ class Supervision(MultiService):
         super().privilegedStartService()
 
     def startService(self) -> None:
-        """Start the relay; systemd is told once it really runs."""
+        """Start the service; systemd is told once it really runs."""
         super().startService()
         self._reactor.callWhenRunning(self._runs)
 
     def _runs(self) -> None:
-        if self.running and self._notify:
-            self._notify.ready()
-            wanted_s = self._notify.watchdog_s / 2 or STATUS_S
+        if self.running and self.notify:
+            self.notify.ready()
+            wanted_s = self.notify.watchdog_s / 2 or STATUS_S
             self._reporting.start(min(wanted_s, STATUS_S))
 
     def stopService(self) -> Any:
-        """Stop the relay. Signals stay ours: one that comes now must not kill the process."""
+        """Stop it. Signals stay ours: one that comes now must not kill the process."""
         if self._reporting.running:
             self._reporting.stop()
         return super().stopService()
 
     def _report(self) -> None:
-        if self._notify.watchdog_s:
-            self._notify.alive()
-        self._tell_status()
+        if self.notify.watchdog_s:
+            self.notify.alive()
+        self.tell_status()
 
-    def _tell_status(self) -> None:
-        state = self._relay.life.state
-        clients = len(self._relay.relay.registry)
-        self._notify.status(f"{state.word}, {clients} clients")
+    def tell_status(self) -> None:
+        """Tell systemd how the service is."""
+        self.notify.status(self._status())
 
 
-def supervise(relay: RelayService, reactor: Any, *, clean_up: Callable[[], object]) -> IService:
+def supervise(relay: RelayService, reactor: Any, *, clean_up: Callable[[], object]) -> Supervision:
     """
     Put a relay under supervision.
 
     :param clean_up: removes what twistd leaves if the process ends without it.
     """
+    life = relay.life
 
     def clean_all() -> None:
-        relay.life.clean_up()
+        life.clean_up()
         clean_up()
 
-    end = ProcessEnd(
-        reactor, relay.life, drain_seconds=relay.config.drain_seconds, clean_up=clean_all
-    )
-    return Supervision(reactor, relay, end, SystemdNotify(os.environ, os.getpid()))
+    def status() -> str:
+        return f"{life.state.word}, {len(relay.relay.registry)} clients"
+
+    end = ProcessEnd(reactor, life, drain_seconds=relay.config.drain_seconds, clean_up=clean_all)
+    supervision = Supervision(reactor, relay, end, status)
+    life.when_replaced = lambda: end.end("another process took our ports over")
+    life.state.when_changed(supervision.tell_status)
+    relay.reloader.when_reloading(supervision.notify.reloading)
+    relay.reloader.when_reloaded(supervision.notify.ready)
+    return supervision

@@ -20,6 +20,7 @@ LAYERS = {
     "derp.relay_sites": 3,
     "derp.probe_config": 3,
     "derp.probe_services": 3,
+    "derp.probe_supervision": 3,
     "derp.services": 3,
     "derp.start_block": 3,
     "derp.supervision": 3,

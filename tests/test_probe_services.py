@@ -15,7 +15,8 @@ from twisted.trial.unittest import TestCase
 from derp import probe_services
 from derp.errors import ConfigError
 from derp.probe_config import ProbeConfig
-from derp.probe_services import ProbeService, ProbeSupervision, build, supervise
+from derp.probe_services import ProbeService, build
+from derp.probe_supervision import ProbeSupervision, supervise
 from derp.prober import webhook
 from derp.prober.alerts import AlertConfig
 from derp.prober.map_checks import MAP_PROBE, Intervals

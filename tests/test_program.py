@@ -48,7 +48,9 @@ class ScriptOptions(ToyOptions):
 
 
 class Toy(Service):
-    """Starts, or cannot."""
+    """Starts, or cannot; has something to report in the end."""
+
+    exit_code = 3
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
@@ -58,12 +60,6 @@ class Toy(Service):
         if self.error:
             raise self.error
         super().startService()
-
-
-class Ended(Start):
-    """A start whose process has something to report."""
-
-    exit_code = 3
 
 
 class FakeReactor:
@@ -122,7 +118,7 @@ class RunScriptTests(SynchronousTestCase):
         with redirect_stderr(said), redirect_stdout(said):
             try:
                 code: object = run_script(
-                    ScriptOptions(), argv, lambda options: Ended(self.toy, options)
+                    ScriptOptions(), argv, lambda options: Start(self.toy, options)
                 )
             except SystemExit as end:
                 code = end.code
