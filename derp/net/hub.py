@@ -12,8 +12,8 @@ and however many newcomers wait, they take no slot of those who are in.
 
 A client that fills the whole receive buffer whenever it is read is *heavy*. While others have
 something to say, too, heavy ones get the turns in between, and now and then one in any case, one
-of them at a time and with a small piece: nobody waits for a flood for longer than 16 KiB of it
-take. Alone, or among themselves, they get all they can.
+of them at a time and with a small piece: nobody waits for a flood for longer than a few packets
+of it take. Alone, or among themselves, they get all they can.
 
 Whatever a member's code raises ends that member and nothing else.
 """
