@@ -180,6 +180,18 @@ class ProxyTestCase(RelayTestCase):
 
     # -- what is asked -----------------------------------------------------------------------
 
+    async def check_all(self) -> None:
+        """What every recipe is for; one that does not pass TLS on also keeps debug pages away."""
+        self.start_behind()
+        await self.start_proxy()
+        await self.check_login()
+        await self.check_relaying()
+        await self.check_address()
+        await self.check_websocket()
+        await self.check_pages()
+        if not self.passes_tls:
+            await self.check_debug_pages()
+
     async def check_relaying(self) -> None:
         """Packets of all sizes pass unharmed, both ways."""
         (one, one_heard), (two, two_heard) = await self.through(), await self.through()

@@ -58,14 +58,7 @@ class TerminateTests(ProxyTestCase):
 
     async def test_relays(self) -> None:
         """Packets, pages, browsers, addresses."""
-        self.start_behind()
-        await self.start_proxy()
-        await self.check_login()
-        await self.check_relaying()
-        await self.check_address()
-        await self.check_websocket()
-        await self.check_pages()
-        await self.check_debug_pages()
+        await self.check_all()
 
     async def test_patience(self) -> None:
         """No timeout of Caddy's is for upgraded connections."""

@@ -66,13 +66,7 @@ class PassthroughTests(HAProxyTestCase):
 
     async def test_relays(self) -> None:
         """Packets, pages, browsers, addresses: all as without HAProxy."""
-        self.start_behind()
-        await self.start_proxy()
-        await self.check_login()
-        await self.check_relaying()
-        await self.check_address()
-        await self.check_websocket()
-        await self.check_pages()
+        await self.check_all()
 
     async def test_silence(self) -> None:
         """timeout tunnel is what cuts a silent client."""
@@ -134,14 +128,7 @@ class TerminateTests(HAProxyTestCase):
 
     async def test_relays(self) -> None:
         """Packets, pages, browsers, addresses."""
-        self.start_behind()
-        await self.start_proxy()
-        await self.check_login()
-        await self.check_relaying()
-        await self.check_address()
-        await self.check_websocket()
-        await self.check_pages()
-        await self.check_debug_pages()
+        await self.check_all()
 
     async def test_silence(self) -> None:
         """timeout tunnel is what cuts a silent client."""

@@ -71,13 +71,7 @@ class PassthroughTests(NginxTestCase):
 
     async def test_relays(self) -> None:
         """Packets, pages, browsers, addresses: all as without nginx."""
-        self.start_behind()
-        await self.start_proxy()
-        await self.check_login()
-        await self.check_relaying()
-        await self.check_address()
-        await self.check_websocket()
-        await self.check_pages()
+        await self.check_all()
 
     async def test_other_sites(self) -> None:
         """A name that is not the relay's is another site's, which knows its visitors, too."""
@@ -155,14 +149,7 @@ class TerminateTests(NginxTestCase):
 
     async def test_relays(self) -> None:
         """Packets, pages, browsers, addresses."""
-        self.start_behind()
-        await self.start_proxy()
-        await self.check_login()
-        await self.check_relaying()
-        await self.check_address()
-        await self.check_websocket()
-        await self.check_pages()
-        await self.check_debug_pages()
+        await self.check_all()
 
     async def test_silence(self) -> None:
         """Nothing but proxy_read_timeout cuts a silent client, and the relay speaks before that."""

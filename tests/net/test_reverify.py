@@ -80,12 +80,13 @@ class ReverificationTests(SynchronousTestCase):
             self.setUp()
             self.start(interval_s)
             client, other = self.client(1), self.client(2)
-            self.run_for(1.7 * interval_s, interval_s / 100)
+            step = min(interval_s / 400, 0.5)  # at most this late is each of its two timers
+            self.run_for(1.7 * interval_s, step)
             self.assertEqual(client.sink.closed, [])
             self.admission.verdicts[client.conn.key] = DENIED
-            self.run_for(interval_s, interval_s / 100)
+            self.run_for(interval_s + 2 * step, step)
             self.assert_revoked(client)
-            self.run_for(interval_s, interval_s / 100)
+            self.run_for(interval_s, step)
             self.assert_revoked(client)
             self.assertEqual(self.admission.stats.revoked, 1)
             self.assertEqual(other.sink.closed, [])
