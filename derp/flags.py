@@ -181,6 +181,23 @@ PAGES: Final = (
     Flag("ace", Kind.BOOL, False, "Forward CONNECT requests to Tailscale's control servers."),
 )
 
+SETEC_PLACES: Final = (
+    Flag(
+        "secrets-path-prefix",
+        Kind.STRING,
+        "prod/derp",
+        "What the name of the mesh key in setec begins with; /meshkey follows.",
+    ),
+    Flag(
+        "secrets-cache-dir",
+        Kind.STRING,
+        "",
+        "File (not directory) that keeps the mesh key of setec between runs.",
+        "$HOME/.cache/derper-secrets",
+    ),
+)
+"""Where in setec, and where on disk, the mesh key is; the prober has these flags, too."""
+
 MESH: Final = (
     Flag(
         "mesh-psk-file",
@@ -215,19 +232,7 @@ MESH: Final = (
         "",
         "URL of a setec server that holds the mesh key; it is asked until it gives it.",
     ),
-    Flag(
-        "secrets-path-prefix",
-        Kind.STRING,
-        "prod/derp",
-        "What the name of the mesh key in setec begins with; /meshkey follows.",
-    ),
-    Flag(
-        "secrets-cache-dir",
-        Kind.STRING,
-        "",
-        "File (not directory) that keeps the mesh key of setec between runs.",
-        "$HOME/.cache/derper-secrets",
-    ),
+    *SETEC_PLACES,
 )
 
 ADMISSION: Final = (

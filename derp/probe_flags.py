@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from derp.flags import SETEC_PLACES
 from derp.goflag import Flag, Kind
 from derp.probe_config import DERP_MAP, LISTEN_PORT
 from derp.prober.targets import BANDWIDTH_SIZE, QUEUE_DELAY_TIMEOUT_S
@@ -114,19 +115,7 @@ KEY: Final = (
         "",
         "URL of a setec server that holds the mesh key; probing begins when it has given it.",
     ),
-    Flag(
-        "secrets-path-prefix",
-        Kind.STRING,
-        "prod/derp",
-        "What the name of the mesh key in setec begins with; /meshkey follows.",
-    ),
-    Flag(
-        "secrets-cache-dir",
-        Kind.STRING,
-        "",
-        "File (not directory) that keeps the mesh key of setec between runs.",
-        "$HOME/.cache/derper-secrets",
-    ),
+    *SETEC_PLACES,
 )
 
 ALERTS: Final = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal as signals
+import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,6 +22,8 @@ from twisted.python.failure import Failure
 from tests.integration.waiting import in_time
 
 ROOT = Path(__file__).parent.parent.parent
+RUN_S = 60.0
+"""For a command to end, on a busy machine."""
 LIFETIME_S = 120
 """After so long the kernel ends a child, even if whoever started it is gone by then."""
 
@@ -40,6 +43,23 @@ _TWISTD = "from twisted.scripts.twistd import run; run()"
 _LISTENING = re.compile(r"listening +(\S+):(\d+) +([^\n]*)")
 _OURS = ("TS_", "DERP_", "TAILSCALE_", "XDG_")
 """Variables of whoever runs the tests that must not reach a relay under test."""
+
+
+def run_python(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """
+    Run this interpreter to its end, from a thread, as a command that is none of a relay's.
+
+    :param environ: variables besides those that any command needs.
+    """
+    own = {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "PATH": os.environ["PATH"]}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=own | environ,
+        capture_output=True,
+        text=True,
+        timeout=RUN_S,
+        check=False,
+    )
 
 
 def twistd_command() -> list[str]:

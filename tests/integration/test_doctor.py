@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
-import sys
 from typing import Any
 
 from twisted.internet.threads import deferToThread
 
-from tests.integration.child import ANY_PORTS, ROOT
+from tests.integration.child import ANY_PORTS, run_python
 from tests.integration.relay_case import HOST, RelayTestCase
-
-TIMEOUT = 60.0
 
 
 class DoctorTests(RelayTestCase):
@@ -22,15 +18,7 @@ class DoctorTests(RelayTestCase):
 
     def run_doctor(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run it to its end."""
-        own = {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "PATH": os.environ["PATH"]}
-        return subprocess.run(
-            [sys.executable, "-m", "derp.derper_command", "doctor", *words],
-            env=own,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
+        return run_python("-m", "derp.derper_command", "doctor", *words)
 
     async def doctor(self, *words: str) -> subprocess.CompletedProcess[str]:
         """The same from a thread; nothing is on stderr."""
@@ -95,14 +83,7 @@ class DoctorTests(RelayTestCase):
             "import derp.derper_command as command;"
             "sys.exit(command.run(['doctor', 'a.test', '-timeout=200ms']))"
         )
-        done = await deferToThread(
-            subprocess.run,
-            [sys.executable, "-c", script],
-            env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]},
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-        )
+        done = await deferToThread(run_python, "-c", script)
         self.assertEqual((done.returncode, done.stderr), (1, ""))
         self.assertIn("the DNS server does not answer within 0.2 s", done.stdout)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import tempfile
 from datetime import timedelta
 from pathlib import Path
@@ -13,10 +11,8 @@ from twisted.internet.threads import deferToThread
 
 from tests.certificate_files import issue
 from tests.doctor.doctor_case import NAME
-from tests.integration.child import ANY_PORTS, ROOT
+from tests.integration.child import ANY_PORTS, run_python
 from tests.integration.relay_case import HOST, RelayTestCase
-
-TIMEOUT = 60.0
 
 
 class HealthTests(RelayTestCase):
@@ -24,15 +20,7 @@ class HealthTests(RelayTestCase):
 
     def run_health(self, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run it to its end."""
-        own = {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "PATH": os.environ["PATH"]}
-        return subprocess.run(
-            [sys.executable, "-m", "derp.derper_command", "health", *words],
-            env=own | environ,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
+        return run_python("-m", "derp.derper_command", "health", *words, **environ)
 
     async def health(self, *words: str, **environ: str) -> tuple[int, str]:
         """Exit code and the line it prints; nothing else is printed."""
@@ -87,14 +75,7 @@ class HealthTests(RelayTestCase):
             "import sys, derp.derper_command as c; c.run(['health', '-dev', '-a', '127.0.0.1:1']);"
             "print(*sorted(sys.modules))"
         )
-        done = await deferToThread(
-            subprocess.run,
-            [sys.executable, "-c", script],
-            env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]},
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-        )
+        done = await deferToThread(run_python, "-c", script)
         loaded = {name.partition(".")[0] for name in done.stdout.split("\n")[1].split()}
         self.assertIn("derp", loaded)
         self.assertEqual(loaded & {"twisted", "cryptography", "OpenSSL", "asyncio", "treq"}, set())

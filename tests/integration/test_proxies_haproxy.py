@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.task import deferLater
 
 from derp.net.relay_errors import ConnectFailed
@@ -51,7 +53,28 @@ class HAProxyTestCase(ProxyTestCase):
         self.assertGreater(PATIENCE_S, 2 * KEEP_ALIVE_S)
 
 
-class PassthroughTests(HAProxyTestCase):
+class RecipeTests:
+    """What both recipes have to do alike."""
+
+    start_behind: Any
+    start_proxy: Any
+    check_cut: Any
+    check_outlives_silence: Any
+
+    async def test_silence(self) -> None:
+        """timeout tunnel is what cuts a silent client."""
+        self.start_behind()
+        await self.start_proxy({f"timeout tunnel {PATIENCE}": f"timeout tunnel {SOON}"})
+        await self.check_cut()
+
+    async def test_patience(self) -> None:
+        """All other timeouts may be as short as they like."""
+        self.start_behind()
+        await self.start_proxy(SHORT)
+        await self.check_outlives_silence()
+
+
+class PassthroughTests(RecipeTests, HAProxyTestCase):
     """TLS goes on to the relay, by the name in the ClientHello."""
 
     recipe_name = "haproxy/passthrough.cfg"
@@ -67,18 +90,6 @@ class PassthroughTests(HAProxyTestCase):
     async def test_relays(self) -> None:
         """Packets, pages, browsers, addresses: all as without HAProxy."""
         await self.check_all()
-
-    async def test_silence(self) -> None:
-        """timeout tunnel is what cuts a silent client."""
-        self.start_behind()
-        await self.start_proxy({f"timeout tunnel {PATIENCE}": f"timeout tunnel {SOON}"})
-        await self.check_cut()
-
-    async def test_patience(self) -> None:
-        """All other timeouts may be as short as they like."""
-        self.start_behind()
-        await self.start_proxy(SHORT)
-        await self.check_outlives_silence()
 
     async def test_reload(self) -> None:
         """Who is connected stays, and reaches those who come by the new configuration."""
@@ -111,7 +122,7 @@ class PassthroughTests(HAProxyTestCase):
         self.assertTrue(self.said("127.0.0.1 is in --trusted-proxies but does not say who"))
 
 
-class TerminateTests(HAProxyTestCase):
+class TerminateTests(RecipeTests, HAProxyTestCase):
     """HAProxy has the certificate and passes the upgrade on."""
 
     recipe_name = "haproxy/terminate.cfg"
@@ -129,18 +140,6 @@ class TerminateTests(HAProxyTestCase):
     async def test_relays(self) -> None:
         """Packets, pages, browsers, addresses."""
         await self.check_all()
-
-    async def test_silence(self) -> None:
-        """timeout tunnel is what cuts a silent client."""
-        self.start_behind()
-        await self.start_proxy({f"timeout tunnel {PATIENCE}": f"timeout tunnel {SOON}"})
-        await self.check_cut()
-
-    async def test_patience(self) -> None:
-        """All other timeouts may be as short as they like."""
-        self.start_behind()
-        await self.start_proxy(SHORT)
-        await self.check_outlives_silence()
 
     async def test_reload(self) -> None:
         """Who is connected stays, and reaches those who come by the new configuration."""
