@@ -33,6 +33,11 @@ def plain_request(attributes: bytes = b"") -> bytes:
     return head + os.urandom(12) + attributes
 
 
+def spoilt(packet: bytes) -> bytes:
+    """The same with another last byte, whatever that was: a request's FINGERPRINT is wrong."""
+    return packet[:-1] + bytes([packet[-1] ^ 1])
+
+
 UNKNOWN = b"\0\3\0\4\0\0\0\6"
 """CHANGE-REQUEST of RFC 5780."""
 
@@ -91,7 +96,7 @@ class GenericAnswersTests(GenericCase):
             request(),
             plain_request(UNKNOWN),
             plain_request(known),
-            request()[:-1] + b"?",
+            spoilt(request()),
         ]
         self.ask(server, client, packets)
         answers = {answer[8:20]: answer for answer in receive(client, 5)}
