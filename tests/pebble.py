@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
-import socket
 import time
-from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -30,6 +27,7 @@ from twisted.python.failure import Failure
 
 from derp.net.acme_trust import AuthorityTrust, acme_agent
 from derp.net.self_signed import make_self_signed
+from tests.free_ports import free_ports
 
 reactor: Any = global_reactor
 
@@ -48,23 +46,6 @@ def missing_pebble() -> str | None:
     if not missing or os.environ.get("CI"):
         return None
     return f"{' and '.join(missing)} not found: install Debian's package pebble"
-
-
-def free_ports(count: int) -> list[int]:
-    """
-    Ports nobody listens on at this moment, all different.
-
-    For programs that cannot be handed a socket. They are drawn from below the range the kernel
-    gives away by itself (32768 and up), so that no connection of anybody's takes one meanwhile.
-    """
-    found: list[int] = []
-    while len(found) < count:
-        port = random.randrange(12000, 32000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            if port not in found:
-                found.append(port)
-    return found
 
 
 class _Child(ProcessProtocol):

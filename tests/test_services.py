@@ -17,6 +17,7 @@ from derp.net.hub import MAX_LINGER_S, MESHED_LINGER_S
 from derp.net.mesh_peers import parse_peers
 from derp.services import RelayService, build, check_config
 from derp.wire.keys import format_node_public
+from tests.free_ports import free_ports
 from tests.integration.relay_case import HOST, MESH_KEY, RelayTestCase, reactor
 
 
@@ -80,19 +81,12 @@ class PortsTests(RelayTestCase):
                 "--stun-port": {"stun_port": udp.getsockname()[1]},
             }
             for flag, field in taken.items():
-                free = self.free_port()
+                (free,) = free_ports(1)
                 service = build(self.config(port=free, **field), reactor)
                 error = self.assertRaises(ConfigError, service.privilegedStartService)
                 self.assertTrue(str(error).startswith(flag), str(error))
                 self.assertTrue(is_free(free), flag)
                 service.hub.close()
-
-    def free_port(self) -> int:
-        """A port that nobody has now."""
-        with socket.socket() as sock:
-            sock.bind((HOST, 0))
-            port: int = sock.getsockname()[1]
-            return port
 
     async def test_stopped(self) -> None:
         """A stopped relay has closed its ports and its clients."""

@@ -28,12 +28,12 @@ from derp.wire.messages import PeerPresent, ReceivedPacket
 from derp.wire.metacert import find_server_key
 from derp.wire.node_json import pin_of
 from tests.certificate_files import NOW, Issued, issue
+from tests.free_ports import free_ports
 from tests.integration.proxy_child import ProxyChild, listens, recipe
 from tests.integration.relay_case import HOST, MESH_KEY, Heard, RelayTestCase, reactor
 from tests.integration.waiting import in_time
 from tests.integration.websocket_client import WebSocketClient
 from tests.net.http_exchange import Answer, Exchange
-from tests.pebble import free_ports
 
 NAME = "derp.example.com"
 OTHER_NAME = "www.example.com"

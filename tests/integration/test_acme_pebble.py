@@ -23,7 +23,8 @@ from derp.net.acme_problem import ACMEError
 from derp.net.acme_trust import AuthorityTrust, acme_agent
 from derp.net.cert_files import KeyedChain, covers
 from derp.wire.jose import AccountKey, parse_eab_key
-from tests.pebble import Pebble, free_ports, missing_pebble
+from tests.free_ports import free_ports
+from tests.pebble import Pebble, missing_pebble
 
 reactor: Any = global_reactor
 

@@ -20,10 +20,11 @@ from derp.net.certificate_cache import usable
 from derp.services import RelayService
 from derp.wire.messages import Health, ReceivedPacket
 from tests.certificate_files import NOW, Issued, issue
+from tests.free_ports import free_ports
 from tests.integration.relay_case import HOST, RelayTestCase, reactor
 from tests.integration.test_acme_pebble import EAB_KEY, HOOK
 from tests.integration.tls_peek import peek
-from tests.pebble import Pebble, free_ports, missing_pebble
+from tests.pebble import Pebble, missing_pebble
 
 NAME = "derp.example.test"
 
