@@ -61,7 +61,7 @@ class LiveView:
         self._arranged: set[str] = set()
         """The probes of the last snapshot that was sent."""
         self._failed_runs = 0
-        """Of all probes, when their last failures were told."""
+        """Of all probes there are, when their last failures were told."""
         self._latest: tuple[float, dict[str, Any]] | None = None
         self._text = ""
         self._number = 0
@@ -74,6 +74,8 @@ class LiveView:
         """Note that a probe is not what it was; a listener of the prober."""
         self._latest = None
         self._views.spoil(probe)
+        if probe.removed:
+            self._failed_runs -= probe.history.failed_runs
         if self.streams:
             self._changed.add(probe.name)
 
@@ -155,7 +157,7 @@ class LiveView:
     def _changes_event(self) -> bytes:
         now = self._wall_time()
         probes = self._prober.probes
-        views = self._views.of(probes, now)
+        views = self._views.of(probes)
         data = {
             "now": now,
             "summary": summary(views.values()),

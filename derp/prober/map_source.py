@@ -87,10 +87,13 @@ class FileSource:
         """See :class:`MapSource`."""
 
     def _read(self) -> bytes:
-        # A pipe that nobody writes to must not stop the reactor.
-        descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
+        with open(self._path, "rb", opener=_open_at_once) as file:
             return file.read(MAX_MAP + 1)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file: a pipe that nobody writes to must not stop the reactor."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 class URLSource:

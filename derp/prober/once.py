@@ -44,6 +44,8 @@ class OnceReport:
         return 1 if bad or not good else 0
 
     def _look(self, probe: Probe) -> None:
+        if probe.removed:  # as all are when the process is told to end, which is no result
+            return
         probes = self._prober.probes.values()
         if probes and all(each.history.ended is not None for each in probes):
             self._prober.listeners.remove(self._look)

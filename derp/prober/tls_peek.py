@@ -90,7 +90,7 @@ class _Visit(Protocol):
         """Cut the connection, if there is one; give where it went, for a sentence."""
         if not self.stage:
             return ""
-        if self._closing is not None:
+        if self._closing is not None and self._closing.active():
             self._closing.cancel()
         self._transport.abortConnection()
         return f" at {self.presented.address}"

@@ -158,6 +158,21 @@ class StreamTests(StreamCase):
         self.assertNotIn(TLS, data["probes"])
         self.assertEqual(len(data["regions"]), 2)
 
+    def test_failure_after_a_removal(self) -> None:
+        """A new failure is told, though with a removed probe as many have gone."""
+        labels = {"region": "nyc", "region_id": "1"}
+        for name in ("a", "b"):
+            self.shown.add(f"derp/nyc/{name}/tls", "tls", labels, interval=1e6, error="broken")
+        visit, _ = self.listen()
+        self.shown.pass_time(GATHER_S)
+        self.shown.prober.remove("derp/nyc/a/tls")
+        self.shown.pass_time(GATHER_S)
+        self.take(visit)
+        self.shown.checks[TLS].error = "broken as well"
+        self.shown.pass_time(2 * INTERVAL)
+        told = [data["failures"] for kind, data in self.take(visit) if "failures" in data]
+        self.assertIn("broken as well", [each["reason"] for each in told[0]])
+
     def test_continuous(self) -> None:
         """What a continuous probe finds is told although it never ends."""
         name = "derp/nyc/1a/1a/qd"

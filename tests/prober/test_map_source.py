@@ -78,6 +78,17 @@ class MeaningTests(SynchronousTestCase):
         read = Deferred.fromCoroutine(FileSource(path).read())
         self.assertEqual(self.successResultOf(read), b"")
 
+    def test_directory(self) -> None:
+        """A directory that has taken the file's place is a failure, and costs no descriptor."""
+        path = Path(self.mktemp()).resolve()
+        path.write_bytes(MAP)
+        source = FileSource(str(path))
+        path.unlink()
+        path.mkdir()
+        read = Deferred.fromCoroutine(source.read())
+        self.assertIn("Is a directory", str(self.failureResultOf(read, ProbeFailed).value))
+        self.assertNotIn(path, [each.resolve() for each in Path("/proc/self/fd").iterdir()])
+
     def test_bounded(self) -> None:
         """Of a file without end no more is read than a map can have."""
         self.patch(module, "MAX_MAP", 1000)

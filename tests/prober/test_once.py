@@ -58,6 +58,15 @@ class OnceTests(SynchronousTestCase):
         self.clock.advance(8)
         self.assertEqual(self.successResultOf(self.once.done), 1)
 
+    def test_interrupted(self) -> None:
+        """Who ends before all have ended has no report, and so not that all is good."""
+        hanging, good = FakeCheck(self.clock), FakeCheck(self.clock)
+        good.at_once = nothing
+        self.prober.add("a", 10.0, hanging.check)
+        self.prober.add("b", 10.0, good.check)
+        self.prober.stop()
+        self.assertNoResult(self.once.done)
+
     def test_report(self) -> None:
         """Good ones first, then bad ones, each by name; one that never ended is left out."""
         fakes = {name: FakeCheck(self.clock) for name in ("z", "b", "a", "y", "open")}

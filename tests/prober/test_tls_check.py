@@ -10,13 +10,17 @@ from unittest.mock import patch
 
 from OpenSSL import SSL
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 from twisted.web.static import Data
 
+from derp.net.relay_dialer import RelayAddress
 from derp.prober.check import Check
 from derp.prober.tls_check import date_problems, tls_check
+from derp.prober.tls_peek import CLOSE_S, _Visit
 from derp.wire.derp_map import Node
 from derp.wire.node_json import pin_of
 from tests.integration.relay_case import HOST, reactor
@@ -79,6 +83,20 @@ class DateTests(SynchronousTestCase):
         leaf = ROOT.leaf(begins=timedelta(), ends=6 * DAY)
         self.assertEqual(self.problems(leaf, after=4.5 * DAY), "")
         self.assertIn("expires in 1.4 days", self.problems(leaf, after=4.6 * DAY))
+
+
+class VisitTests(SynchronousTestCase):
+    """A visit whose end and deadline come together, as after this machine has slept."""
+
+    def test_both_timers_at_once(self) -> None:
+        """Giving up a visit that is being cut already is no error."""
+        clock = Clock()
+        visit = _Visit(clock, RelayAddress(label="x", host="x"), clock.seconds)
+        visit.transport = transport = StringTransport()
+        visit.connectionMade()
+        visit._closing = clock.callLater(CLOSE_S, transport.abortConnection)
+        clock.advance(100)
+        self.assertIn(" at 192.168.1.1:", visit.give_up())
 
 
 class TLSCase(CheckTestCase):
