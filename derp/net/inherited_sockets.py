@@ -116,7 +116,11 @@ def adopt(
 def adopt_handed(
     sockets: Sequence[InheritedSocket], listeners: Sequence[Listener], stun: STUNServer | None
 ) -> None:
-    """Let listeners and STUN server use a predecessor's sockets; close those of other places."""
+    """
+    Let listeners and STUN server use a predecessor's sockets; close those of other places.
+
+    It listens there until it is told to go, and goes on if we end before that.
+    """
     by_name = {inherited.name: inherited.sock for inherited in sockets}
     if stun is not None:
         sock = by_name.pop(stun.key, None)
@@ -126,6 +130,7 @@ def adopt_handed(
         sock = by_name.pop(listener.key, None)
         if sock is not None:
             listener.adopted = sock
+            listener.handed_over = True
     for sock in by_name.values():
         sock.close()
 

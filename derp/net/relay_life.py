@@ -96,14 +96,17 @@ class RelayLife:
             self._reactor.callWhenRunning(self._take_over)
 
     def _take_over(self) -> None:
+        if self._handover is None or not self.state.is_serving:
+            return  # we are on our way out already: who was there before us stays
         predecessor, self._predecessor = self._predecessor, None
-        if self._handover is not None and self.state.is_serving:
-            try:
-                self._handover.start()
-            except ConfigError as error:
-                log.error("{error}", error=error)
+        try:
+            self._handover.start()
+        except ConfigError as error:
+            log.error("{error}", error=error)
         if predecessor is not None:
             predecessor.go()
+            for listener in self._listeners:
+                listener.handed_over = False
 
     # -- the end ---------------------------------------------------------------------------
 

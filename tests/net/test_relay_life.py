@@ -15,7 +15,9 @@ from derp.core.lifecycle import Phase, Unfit
 from derp.core.stun_stats import STUNStats
 from derp.errors import ConfigError
 from derp.net import relay_life
+from derp.net.handover import Predecessor
 from derp.net.inherited_sockets import InheritedSocket
+from derp.net.relay_life import RelayLife
 from derp.services import RelayService
 from derp.wire.messages import Health, Restarting
 from derp.wire.stun import encode_binding_request
@@ -162,6 +164,58 @@ class RelayLifeTests(RelayTestCase):
             self.assertTrue(os.path.exists(path))
             (relay.life._replaced if replaced else relay.life.drain)()
             self.assertEqual(os.path.exists(path), replaced)
+
+    def successor(self, old: RelayService, path: str, **fields: Any) -> RelayService:
+        """What is to take an old relay's place, and has not begun; its path is the unix socket."""
+        handed = [InheritedSocket(key, sock.dup()) for key, sock in old.life._offer().items()]
+        ours, theirs = socket.socketpair()
+        self.addCleanup(theirs.close)
+        self.word = theirs
+        predecessor = Predecessor(ours, handed)
+        self.patch(relay_life, "find_predecessor", lambda where: predecessor)
+        listen = (ListeningPlace(PlaceKind.UNIX, path=path),)
+        fields |= {"tls": False, "stun": False, "listen": listen, "drain_seconds": 0.5}
+        return RelayService(self.config(handover_socket=f"{path}.handover", **fields), reactor)
+
+    def knock(self, path: str) -> None:
+        """See that somebody listens on a unix socket."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(path)
+
+    async def test_successor_that_fails(self) -> None:
+        """It leaves the unix socket alone that the old process goes on to serve."""
+        place = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, place, ignore_errors=True)
+        path = f"{place}/derp"
+        old = self.relay(listen=(ListeningPlace(PlaceKind.UNIX, path=path),))
+        with socket.create_server((HOST, 0)) as taken:
+            address = f"{HOST}:{taken.getsockname()[1]}"
+            failing = self.successor(old, path, metrics_addr=address)
+            error = self.assertRaises(ConfigError, failing.startService)
+        self.assertIn("--metrics-addr", str(error))
+        self.knock(path)
+
+    async def test_successor_that_is_stopped(self) -> None:
+        """One that ends before it took over lets the old one be; afterwards the path is its own."""
+        for running in (False, True):
+            place = tempfile.mkdtemp()
+            self.addCleanup(shutil.rmtree, place, ignore_errors=True)
+            path = f"{place}/derp"
+            old = self.relay(listen=(ListeningPlace(PlaceKind.UNIX, path=path),))
+            new = self.successor(old, path)
+            self.addCleanup(new.stopService)
+            self.patch(new.life, "_take_over", lambda: None)
+            new.startService()
+            self.knock(path)
+            if running:
+                RelayLife._take_over(new.life)
+                old.life._replaced()
+            await new.life.drain()
+            RelayLife._take_over(new.life)
+            new.life.stopped()
+            self.assertEqual(os.path.exists(path), not running)
+            self.word.setblocking(False)
+            self.assertEqual(self.word.recv(9), b"go\n" if running else b"")
 
     async def test_inherited(self) -> None:
         """A passed socket serves in the place of the one that was asked for."""
