@@ -98,11 +98,8 @@ class RelayLogin(ABC):
         self.close(f"receive client key: nothing complete within {LOGIN_S:.0f} s")
 
     def _ask_admission(self, request: LoginRequest) -> None:
-        if self._server.draining:
-            self._session.refuse("the relay is draining")
-            return
-        limits, admission = self._server.limits, self._server.admission
-        refusal = None if limits is None else limits.judge(request)
+        admission = self._server.admission
+        refusal = self._judge(request)
         if refusal is not None:
             self._session.refuse(refusal)
             return
@@ -112,15 +109,25 @@ class RelayLogin(ABC):
         self._set_deadline(ADMISSION_S, self._admission_timed_out)
         self.transport.pauseProducing()
         self._admission = asked = maybeDeferred(admission, request)
-        asked.addCallbacks(self._admission_answered, self._admission_failed)
+        asked.addErrback(self._admission_failed)
+        asked.addCallback(self._admission_answered, request)
         asked.addErrback(self._failed)
 
-    def _admission_answered(self, refusal: str | None) -> None:
+    def _judge(self, request: LoginRequest) -> str | None:
+        """Say why somebody is refused who may use the relay, if so."""
+        if self._server.draining:
+            return "the relay is draining"
+        limits = self._server.limits
+        return None if limits is None else limits.judge(request)
+
+    def _admission_answered(self, refusal: str | None, request: LoginRequest) -> None:
         self._admission = None
         session = self._session
         if session.state is not State.ADMITTING or self._goodbye is not None:
             return  # it went away while we asked
         self._server.relay.now = self._server.clock.seconds()
+        if refusal is None:
+            refusal = self._judge(request)  # others were let in meanwhile
         if refusal is not None:
             session.refuse(refusal)
             return
@@ -129,10 +136,10 @@ class RelayLogin(ABC):
         if self._held:
             self.dataReceived(b"")
 
-    def _admission_failed(self, failure: Failure) -> None:
+    def _admission_failed(self, failure: Failure) -> str:
         if self._goodbye is None:
             log.failure("asking for admission failed", failure)
-        self._admission_answered("admission could not be asked")
+        return "admission could not be asked"
 
     def _admission_timed_out(self) -> None:
         self._session.refuse(f"admission did not answer within {ADMISSION_S:.0f} s")

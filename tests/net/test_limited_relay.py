@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.protocol import Protocol
 
 from derp.core.limits import Limits
+from derp.core.session import LoginRequest
 from derp.errors import ConfigError
 from derp.net.rate_config import read_limits
 from derp.services import RelayService, build
@@ -264,6 +265,37 @@ class ClientTests(LimitedRelayCase):
         await self.until(lambda: not relay.limits.occupancy.clients, "the place")
         await self.join()
         self.assertEqual(relay.limits.occupancy.refused_for_count, 1)
+
+    async def test_clients_while_admission_is_asked(self) -> None:
+        """Who is admitted at the same time is counted as well: the first comes in, no other."""
+        relay = self.limited(max_clients=1)
+        asked: list[Deferred[str | None]] = []
+
+        def ask(request: LoginRequest) -> Deferred[str | None]:
+            asked.append(Deferred())
+            return asked[-1]
+
+        relay.server.admission = ask
+        logins = [self._attempt() for _ in range(3)]
+        await self.until(lambda: len(asked) == 3, "the questions")
+        for each in asked:
+            each.callback(None)
+        results = await DeferredList(logins, consumeErrors=True)
+        self.assertEqual(sorted(came for came, _ in results), [False, False, True])
+        self.assertEqual(relay.limits.occupancy.clients, 1)
+        self.assertEqual(relay.limits.occupancy.refused_for_count, 2)
+
+    async def test_quota_used_up_while_admission_is_asked(self) -> None:
+        """A relay that has stopped relaying meanwhile takes nobody."""
+        relay = self.limited()
+        asked: Deferred[str | None] = Deferred()
+        relay.server.admission = lambda request: asked
+        login = self._attempt()
+        await self.until(lambda: asked.callbacks, "the question")
+        relay.limits.close("the volume is used up")
+        asked.callback(None)
+        self.assertNotIsInstance(await self.assertFailure(login, Exception), AssertionError)
+        self.assertEqual(relay.limits.logins_refused, 1)
 
     async def test_clients_per_address(self) -> None:
         """One address has its own number."""
