@@ -45,6 +45,7 @@ FLAGS = (
     "--hide-scrollbars",
     "--lang=en-US",
 )
+_TAKEN = "port not available"
 _STARTED = re.compile(r"started successfully on port (\d+)")
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 """The key under which WebDriver writes a reference to an element."""
@@ -106,16 +107,7 @@ class Chromium:
     async def start(self) -> None:
         """Start driver and browser, with an empty profile."""
         self._profile = tempfile.mkdtemp(prefix="derp-chromium-")
-        command = ["chromedriver", "--port=0"]
-        bounded = (
-            f"import os, signal; os.setsid(); signal.alarm({LIFETIME_S}); "
-            f"os.execvp({command[0]!r}, {command!r})"
-        )
-        home = {**os.environ, "HOME": self._profile, "TMPDIR": self._profile}
-        python = shutil.which("python3") or "python3"
-        self._reactor.spawnProcess(self._driver, python, [python, "-c", bounded], home)
-        port = await self._driver.port.addTimeout(START_S, self._reactor)
-        self._base = f"http://127.0.0.1:{port}"
+        self._base = f"http://127.0.0.1:{await self._start_driver()}"
         options = {
             "args": [*FLAGS, f"--user-data-dir={self._profile}/data"],
             "binary": shutil.which("chromium"),
@@ -128,6 +120,31 @@ class Chromium:
         body = {"capabilities": {"alwaysMatch": wanted}}
         created = await self._command("POST", "/session", body, START_S)
         self._session = f"/session/{created['sessionId']}"
+
+    async def _start_driver(self) -> int:
+        """
+        Start the driver; its port.
+
+        Of a port that it has chosen for one IP version somebody else may have the other one,
+        and then it ends: it chooses anew as often as that happens.
+        """
+        command = ["chromedriver", "--port=0"]
+        bounded = (
+            f"import os, signal; os.setsid(); signal.alarm({LIFETIME_S}); "
+            f"os.execvp({command[0]!r}, {command!r})"
+        )
+        home = {**os.environ, "HOME": self._profile, "TMPDIR": self._profile}
+        python = shutil.which("python3") or "python3"
+        give_up_at = self._reactor.seconds() + START_S
+        while True:
+            self._driver = _Driver()
+            self._reactor.spawnProcess(self._driver, python, [python, "-c", bounded], home)
+            try:
+                return await self._driver.port.addTimeout(START_S, self._reactor)
+            except BrowserError:
+                taken = _TAKEN in self._driver.output
+                if not taken or self._reactor.seconds() > give_up_at:
+                    raise
 
     async def stop(self) -> None:
         """End both, and leave nothing behind."""
