@@ -17,7 +17,7 @@ from twisted.application.service import MultiService, Service
 from derp.certificate_service import certificate_service
 from derp.config import Config
 from derp.core.generic_stun import GenericSTUN
-from derp.core.lifecycle import Unfit
+from derp.core.lifecycle import Phase, Unfit
 from derp.core.limits import Limits, accept_limits
 from derp.core.occupancy import Door
 from derp.core.relay import Relay, RelayIdentity
@@ -109,6 +109,12 @@ class RelayParts(MultiService):
         self.limits.when_occupancy_changed = self.judge_load
         if self.certificates is not None:
             self.certificates.watchdog.when_judged = partial(note, Unfit.CERTIFICATE)
+        self.life.state.when_changed(self._save_volume)
+
+    def _save_volume(self) -> None:
+        """A drain that takes too long ends the process on the spot."""
+        if self.life.state.phase is Phase.DRAINING:
+            self.quota.save()
 
     def judge_load(self) -> None:
         """Tell whether there is room for one more client."""

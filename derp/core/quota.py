@@ -67,6 +67,19 @@ class MonthlyQuota:
         self.months[self._month] = self.used + max(0, total - self._seen)
         self._seen = total
 
+    def join(self, before: Mapping[str, int], after: Mapping[str, int]) -> None:
+        """
+        Enter what somebody else has counted for the same relay: another process, while one
+        takes the other's place.
+
+        :param before: bytes by month when the two last agreed.
+        :param after: what the other one has made of them.
+        """
+        for month, used in after.items():
+            more = used - before.get(month, 0)
+            if more > 0:
+                self.months[month] = self.months.get(month, 0) + more
+
     def turn(self, month: str) -> None:
         """The clock shows this month."""
         if month >= EARLIEST:

@@ -4,9 +4,12 @@ The monthly quota over restarts: its state file, and what happens when it is use
 What counts is what DERP carries, in and out together: packets with their frame headers. TLS
 and TCP/IP come on top of it, some five percent with packets of usual size.
 
-State file, written atomically once a minute and at the end::
+State file, written atomically once a minute, when a drain begins, and at the end::
 
     {"months": {"2026-11": 123456789}}
+
+Two processes share it while one takes the other's place (``--handover-socket``). Each adds to
+what is there what it has counted itself.
 """
 
 from __future__ import annotations
@@ -112,12 +115,13 @@ class VolumeQuota(Service):
         self._saved_at = reactor.seconds()
         months = read_months(path) if path else {}
         self.quota = MonthlyQuota(months, self._month(), limits.limits.monthly_quota)
-        self._saved = dict(self.quota.months)
+        self._there = months
+        """What the file held when it was last read or written."""
 
     def _make_file(self, path: Path) -> None:
         try:
             make_private_directory(path.parent)
-            self._write(path)
+            self._share(path)
         except OSError as error:
             raise _unusable(path, f"cannot be written ({(error.strerror or '').lower()})") from None
 
@@ -145,8 +149,7 @@ class VolumeQuota(Service):
         super().stopService()
         if self._looking.running:
             self._looking.stop()
-            self.look()
-            self._save()
+            self.save()
 
     def look(self) -> None:
         """Enter what has passed; open or close the relay accordingly."""
@@ -162,6 +165,11 @@ class VolumeQuota(Service):
         self._tell(reason)
         if self._clock.seconds() - self._saved_at >= SAVE_S:
             self._save()
+
+    def save(self) -> None:
+        """Count and write down: there may be no later opportunity."""
+        self.look()
+        self._save()
 
     def _tell(self, reason: str) -> None:
         limits = self._limits
@@ -179,10 +187,10 @@ class VolumeQuota(Service):
     def _save(self) -> None:
         self._saved_at = self._clock.seconds()
         path = self._path
-        if path is None or not self.quota.limit or self._saved == self.quota.months:
+        if path is None or not self.quota.limit:
             return
         try:
-            self._write(path)
+            self._share(path)
         except OSError as error:
             self.save_failures += 1
             if self.save_failures == 1:
@@ -195,7 +203,14 @@ class VolumeQuota(Service):
         else:
             self.save_failures = 0
 
-    def _write(self, path: Path) -> None:
+    def _share(self, path: Path) -> None:
+        """Take up what another process wrote meanwhile, and write what there is now."""
+        try:
+            there = read_months(path)
+        except ConfigError:
+            there = {}  # it was fine when we started: what we know is better
+        self.quota.join(self._there, there)
         months = dict(self.quota.months)
-        write_file(path, json.dumps({"months": months}, indent=1).encode())
-        self._saved = months
+        if there != months or not path.exists():
+            write_file(path, json.dumps({"months": months}, indent=1).encode())
+        self._there = months

@@ -29,6 +29,13 @@ class QuotaTests(SynchronousTestCase):
         second.note(30, "2026-11")
         self.assertTrue(second.exhausted)
 
+    def test_two_who_count(self) -> None:
+        """What the other one added is added here; what it took away is not."""
+        quota = MonthlyQuota({"2026-10": 5, "2026-11": 70}, "2026-11", 100)
+        quota.note(10, "2026-11")
+        quota.join({"2026-10": 5, "2026-11": 70}, {"2026-10": 4, "2026-11": 72, "2026-12": 1})
+        self.assertEqual(quota.months, {"2026-10": 5, "2026-11": 82, "2026-12": 1})
+
     def test_new_month(self) -> None:
         """A new month begins at zero; the totals go on."""
         quota = MonthlyQuota({"2026-11": 90}, "2026-11", 100)

@@ -15,6 +15,7 @@ from derp.core.limits import Limits
 from derp.core.session import LoginRequest
 from derp.errors import ConfigError
 from derp.net.rate_config import read_limits
+from derp.net.volume_quota import SAVE_S, read_months
 from derp.services import RelayService, build
 from derp.wire.keys import generate_private
 from derp.wire.messages import Health, ReceivedPacket
@@ -371,7 +372,55 @@ class QuotaTests(LimitedRelayCase):
         await relay.stopService()
         again = build(relay.config, clock)
         self.addCleanup(again.stopService)
-        self.assertEqual(again.quota.quota.used, 2 * (5 + 1000))
+        self.assertEqual(sum(again.quota.quota.months.values()), 2 * (5 + 1000))
+
+    async def test_shared(self) -> None:
+        """Two processes that take turns at the ports count together, whoever writes when."""
+        clock = VirtualTime(reactor)
+        old = self.limited(clock=clock, monthly_quota=10**9)
+        sender, _ = await self.join()
+        new = build(old.config, clock)
+        self.addCleanup(new.stopService)
+        new.startService()
+        sender.send(sender.public_key, PACKET)
+        await self.until(lambda: old.relay.stats.packets_sent, "the old one's packet")
+        self.port = new.listeners[0].opened.getHost().port  # type: ignore[union-attr]
+        other, _ = await self.join()
+        for _ in range(2):
+            other.send(other.public_key, PACKET)
+        await self.until(lambda: new.relay.stats.packets_sent == 2, "the new one's packets")
+        await clock.pass_by(SAVE_S)
+        await old.stopService()
+        await clock.pass_by(SAVE_S)
+        self.assertEqual(sum(new.quota.quota.months.values()), 3 * 2 * (5 + 1000))
+        again = build(old.config, clock)
+        self.addCleanup(again.stopService)
+        self.assertEqual(sum(again.quota.quota.months.values()), 3 * 2 * (5 + 1000))
+
+    async def test_remembered_at_a_drain(self) -> None:
+        """What passed is written down before a drain, whose end may be a sudden one."""
+        clock = VirtualTime(reactor)
+        relay = self.limited(clock=clock, monthly_quota=10**9)
+        sender, _ = await self.join()
+        sender.send(sender.public_key, PACKET)
+        await self.until(lambda: relay.relay.stats.packets_sent, "the packet")
+        relay.life.drain()
+        again = build(relay.config, clock)
+        self.addCleanup(again.stopService)
+        self.assertEqual(sum(again.quota.quota.months.values()), 2 * (5 + 1000))
+
+    async def test_spoilt_while_running(self) -> None:
+        """What somebody else writes there is no reason to forget anything."""
+        clock = VirtualTime(reactor)
+        relay = self.limited(clock=clock, monthly_quota=10**9)
+        sender, _ = await self.join()
+        sender.send(sender.public_key, PACKET)
+        await self.until(lambda: relay.relay.stats.packets_sent, "the packet")
+        path = Path(relay.config.key_file).with_name("derper.quota")
+        for content in (b"{", b'{"months": {}}', None):
+            path.unlink() if content is None else path.write_bytes(content)
+            await clock.pass_by(SAVE_S)
+            self.assertEqual(sum(read_months(path).values()), 2 * (5 + 1000))
 
     def test_unwritable_state(self) -> None:
         """A place where nothing can be written stops the start, not the check before it."""
