@@ -87,6 +87,13 @@ return [Math.max(document.documentElement.scrollWidth, document.body.scrollWidth
   out.slice(0, 3).map((each) => each.outerHTML.slice(0, 200))];
 """
 
+CUT = """
+// Names of nodes of which not all is seen.
+return [...document.querySelectorAll(".node h3 span")]
+  .filter((each) => each.scrollWidth > each.clientWidth + 1)
+  .map((each) => each.textContent);
+"""
+
 HURRY = """
 // What a page waits for because nobody sees it comes soon.
 const [later, often] = [window.setTimeout, window.setInterval];

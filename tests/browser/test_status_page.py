@@ -23,7 +23,16 @@ from derp.net.timer_wheel import TimerWheel
 from derp.prober import event_stream
 from derp.prober.site import prober_site
 from tests.browser.chromium import Chromium, missing_chromium
-from tests.browser.page_scripts import COLOUR_OF, CONTRAST, HIDE, HURRY, NAMELESS, OVERFLOW, SMALL
+from tests.browser.page_scripts import (
+    COLOUR_OF,
+    CONTRAST,
+    CUT,
+    HIDE,
+    HURRY,
+    NAMELESS,
+    OVERFLOW,
+    SMALL,
+)
 from tests.integration.waiting import until
 from tests.prober.shown_prober import INTERVAL, ShownProber
 
@@ -287,7 +296,11 @@ class LooksTests(PageCase):
         self.assertGreaterEqual(worst, 4.5, json.dumps(found))
 
     async def test_phone(self) -> None:
-        """At 390 pixels nothing is beside the screen, whatever the names, and fingers find all."""
+        """
+        At 390 pixels nothing is beside the screen, whatever the names, and fingers find all.
+
+        Nodes have their whole names there, as in the columns of a wide screen.
+        """
         long_name = "a-host-with-a-name-that-does-not-end." * 4
         labels = {"region": "x" * 60, "region_id": "9", "hostname": long_name}
         self.shown.add(f"derp/{'x' * 60}/9a/tls", "tls", labels, error="e" * 500)
@@ -296,8 +309,11 @@ class LooksTests(PageCase):
         self.assertEqual(await self.browser.run(OVERFLOW), [0, []])
         self.assertEqual(await self.browser.run(SMALL), [])
         await self.shoot("phone-light")
+        self.assertEqual(await self.browser.run(CUT), [])
         await self.look(390, 844, color_scheme="dark")
         await self.shoot("phone-dark")
+        await self.look(1400, 900)
+        self.assertEqual(await self.browser.run(CUT), [])
         await self.assert_quiet()
 
     async def test_still(self) -> None:
