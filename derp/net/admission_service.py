@@ -62,11 +62,12 @@ class AdmissionService(MultiService):
             paths = config.socket or (default_socket(),)
             self._sockets = [LocalAPI(reactor, path) for path in paths]
         urls = [AdmissionURL(reactor, url, environ) for url in config.verify_client_url]
-        asked: list[Source] = [*self._sockets, *urls]
-        sources += [AskedSource(source, self.stats, reactor) for source in asked]
+        opens = config.verify_client_url_fail_open
+        sources += [AskedSource(socket, self.stats, reactor) for socket in self._sockets]
+        sources += [AskedSource(url, self.stats, reactor, fails_open=opens) for url in urls]
         if not sources:
             return
-        rules = Rules(Policy(config.verify_policy), fail_open=config.verify_client_url_fail_open)
+        rules = Rules(Policy(config.verify_policy), fail_open=opens)
         self.admission = Admission(rules, sources, self.stats)
         self._reverification = Reverification(
             reactor, relay, self.admission, config.reverify_interval

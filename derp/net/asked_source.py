@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, succeed
@@ -12,6 +13,7 @@ from derp.core.admission import AdmissionStats, Answer, Kind, Question, Verdict
 from derp.core.verdict_cache import VerdictCache
 from derp.net.bounded_http import TIMEOUT_S
 from derp.net.outcome import Outcome
+from derp.wire.keys import format_node_public
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -25,6 +27,20 @@ MAX_WAITING: Final = 1024
 Questions that wait for those. More are not asked, and their logins refused; to fail open here
 would let those in who make the crowd.
 """
+
+
+SELDOM_S: Final = 60.0
+"""How soon another trouble of the same source is worth a line."""
+
+_FLAGS: Final = {Kind.SOCKET: "--verify-clients", Kind.URL: "--verify-client-url"}
+_TROUBLES: Final = {
+    Verdict.UNREACHABLE: "cannot be reached",
+    Verdict.FAULT: "answers, but not what it is asked",
+}
+_STAYS: Final = "who needs its yes is refused meanwhile; who is connected stays"
+_OPEN: Final = (
+    "whom it has not refused lately is admitted meanwhile (--verify-client-url-fail-open)"
+)
 
 
 _Flight = tuple[Question, bool, int]
@@ -59,12 +75,24 @@ class AskedSource:
     The same question is asked once at a time, and at a login not again for a few seconds. While
     the source cannot be reached, what it said before stands. A re-check is always asked, and
     what it brings is remembered.
+
+    :param fails_open: whether logins pass while it cannot be reached, for the log.
     """
 
-    def __init__(self, source: Source, stats: AdmissionStats, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        source: Source,
+        stats: AdmissionStats,
+        clock: IReactorTime,
+        *,
+        fails_open: bool = False,
+    ) -> None:
         self.kind = source.kind
         self.label = source.label
-        self._unreachable = False
+        self._fails_open = fails_open
+        self._told: Verdict | None = None
+        """The trouble the operator was told of last, until it is over."""
+        self._told_at = -math.inf
         self.source = source
         self._stats = stats
         self._clock = clock
@@ -136,17 +164,31 @@ class AskedSource:
         if self._closed:
             answer = Answer(Verdict.FAULT, "this relay is stopping")
         self._stats.count_answer(self.kind, answer)
-        self._note_reached(answer.verdict is not Verdict.UNREACHABLE)
+        if not self._closed:
+            self._tell(answer, question)
         if generation == self._generation:
             self._cache.remember(question, answer, self._clock.seconds())
         self._flights.pop(flight).succeed(answer)
 
-    def _note_reached(self, reached: bool) -> None:
-        """Tell the operator once when a source goes, and once when it is back."""
-        if reached == self._unreachable and not self._closed:
-            self._unreachable = not reached
-            now = "answers again" if reached else "cannot be reached"
-            log.warn("admission: {source} {now}", source=self.label, now=now)
+    def _tell(self, answer: Answer, question: Question) -> None:
+        """Tell the operator once of a trouble, what it means, and once when it is over."""
+        trouble = _TROUBLES.get(answer.verdict)
+        now = self._clock.seconds()
+        if trouble is None:
+            if self._told is not None:
+                self._told = None
+                log.warn("admission: {source} answers again", source=self.label)
+        elif answer.verdict is not self._told and now - self._told_at >= SELDOM_S:
+            self._told, self._told_at = answer.verdict, now
+            opens = self._fails_open and answer.verdict is Verdict.UNREACHABLE
+            log.warn(
+                "admission: {source} ({flag}) {trouble}: {reason}; {meanwhile}",
+                source=self.label,
+                flag=_FLAGS[self.kind],
+                trouble=trouble,
+                reason=answer.reason.replace(f" for {format_node_public(question.key)}", ""),
+                meanwhile=_OPEN if opens else _STAYS,
+            )
 
     def _or_stale(self, answer: Answer, question: Question) -> Answer:
         if answer.verdict is not Verdict.UNREACHABLE:

@@ -11,6 +11,7 @@ from derp.core.admission import ALLOWED, AdmissionStats, Answer, Kind, Question,
 from derp.core.verdict_cache import FRESH_S, STALE_S
 from derp.net import asked_source
 from derp.net.asked_source import AT_ONCE, TIMEOUT_S, AskedSource
+from derp.wire.keys import format_node_public
 
 NO = Answer(Verdict.DENIED, "no")
 BAD = Answer(Verdict.FAULT, "bad")
@@ -96,16 +97,50 @@ class AskedSourceTests(SynchronousTestCase):
             self.assertIs(self.say(GONE), GONE)
 
     def test_log(self) -> None:
-        """It is told once that nobody answers, and once that somebody does again."""
+        """It is told once that nobody answers, what it means, and once when somebody does again."""
         with capturedLogs() as events:
             for answer in (ALLOWED, GONE, GONE, BAD, NO, GONE):
                 self.clock.advance(STALE_S)
                 self.say(answer)
-        gone, back = (
-            "admission: the oracle cannot be reached",
-            "admission: the oracle answers again",
+        gone = "admission: the oracle (--verify-client-url) cannot be reached: gone; "
+        bad = "admission: the oracle (--verify-client-url) answers, but not what it is asked: bad; "
+        refused = "who needs its yes is refused meanwhile; who is connected stays"
+        back = "admission: the oracle answers again"
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            [gone + refused, bad + refused, back, gone + refused],
         )
-        self.assertEqual([formatEvent(event) for event in events], [gone, back, gone])
+
+    def test_log_of_fail_open(self) -> None:
+        """That strangers are admitted is said; of a broken answer that is not so."""
+        self.source = AskedSource(self.fake, self.stats, self.clock, fails_open=True)
+        with capturedLogs() as events:
+            for answer in (GONE, BAD):
+                self.clock.advance(STALE_S)
+                self.say(answer)
+        gone, bad = map(formatEvent, events)
+        self.assertTrue(gone.endswith("is admitted meanwhile (--verify-client-url-fail-open)"))
+        self.assertTrue(bad.endswith("who is connected stays"))
+
+    def test_log_names_no_client(self) -> None:
+        """What is wrong with a source is no matter of the client it was asked about."""
+        name = format_node_public(who().key)
+        with capturedLogs() as events:
+            self.say(Answer(Verdict.FAULT, f"failed to query for {name}: 403 Forbidden"))
+        self.assertIn(": failed to query: 403 Forbidden; ", str(formatEvent(events[0])))
+
+    def test_log_of_flapping(self) -> None:
+        """Trouble that comes and goes fills no log; trouble that stays is told in the end."""
+        with capturedLogs() as events:
+            for number in range(20):
+                self.say(BAD)
+                self.say(NO, who(10 + number))
+                self.clock.advance(2)
+            self.assertEqual(len(events), 2)
+            for _ in range(20):
+                self.say(BAD)
+                self.clock.advance(2)
+        self.assertEqual(len(events), 3)
 
     def test_recheck(self) -> None:
         """A re-check is asked whatever is known, is never answered stale, and is remembered."""
