@@ -86,7 +86,14 @@ class ScriptOptions(Options):
     :ivar settings: all of them; set once they are read.
     """
 
-    synopsis = "Usage: derper [flags]"
+    synopsis = """\
+Usage: derper [flags]
+       derper doctor HOST   examine a relay: say what is wrong, and what helps
+       derper health        check the relay of this machine, in one line
+
+What no flag says, the environment may: variables of derper's Docker images, and
+DERP_<FLAG>.
+"""
 
     settings: Settings
 

@@ -323,14 +323,15 @@ class RunTests(ScriptTestCase):
         self.assertEqual(self.run_script("-stun-port", "x")[0], 2)
 
     def test_version_and_help(self) -> None:
-        """Both before anything else is looked at."""
+        """Both before anything else is looked at; help says what else there is."""
         for flag in ("-version", "--version"):
             ran = self.run_script(flag, DERP_STUN="maybe")
             self.assertEqual(ran, (0, f"{__version__}\n", ""))
         self.assertEqual(self.run_script(VERSION_FLAG="true")[:2], (0, f"{__version__}\n"))
         code, stdout, stderr = self.run_script("-h")
         self.assertEqual((code, stderr), (0, ""))
-        self.assertIn("--verify-client-url-fail-open", stdout)
+        for words in ("--verify-client-url-fail-open", "derper doctor HOST", "derper health"):
+            self.assertIn(words, stdout)
 
     def test_sentences(self) -> None:
         """What is wrong with a variable or a file names it, in one line."""
