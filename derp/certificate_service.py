@@ -69,12 +69,20 @@ class CertificateService(MultiService):
     chooser: CertificateChooser
     challenges: IResource | None = None
 
-    def __init__(self, config: Config, reactor: Any, relay: Relay, look_s: float) -> None:
+    def __init__(
+        self,
+        config: Config,
+        reactor: Any,
+        wall_time: Callable[[], float],
+        relay: Relay,
+        look_s: float,
+    ) -> None:
         super().__init__()
         self.config = config
         self.clock = reactor
+        self.wall_time = wall_time
         self.watchdog = CertificateWatchdog(
-            reactor, self.statuses, relay.health, self.tick, look_s=look_s
+            reactor, wall_time, self.statuses, relay.health, self.tick, look_s=look_s
         )
         self.watchdog.setServiceParent(self)
 
@@ -101,19 +109,20 @@ class ManualService(CertificateService):
         self,
         config: Config,
         reactor: Any,
+        wall_time: Callable[[], float],
         relay: Relay,
         reloader: Reloader,
         first_files: FirstFiles,
         look_s: float,
     ) -> None:
-        super().__init__(config, reactor, relay, look_s)
-        now = reactor.seconds()
+        super().__init__(config, reactor, wall_time, relay, look_s)
+        now = wall_time()
         chain = load_manual(config.certdir, config.hostname, now, first_files)
         self.chooser = self._certificates = ManualCertificates(
             config.hostname, chain, relay.public, now
         )
         self._files = ManualFiles(
-            reactor,
+            wall_time,
             self._certificates,
             config.certdir,
             config.hostname,
@@ -153,14 +162,21 @@ class ACMEService(CertificateService):
     """``--certmode letsencrypt`` and ``gcp``, for a name, for addresses, or for both."""
 
     def __init__(
-        self, config: Config, reactor: Any, relay: Relay, look_s: float, luck: Callable[[], float]
+        self,
+        config: Config,
+        reactor: Any,
+        wall_time: Callable[[], float],
+        relay: Relay,
+        look_s: float,
+        luck: Callable[[], float],
     ) -> None:
-        super().__init__(config, reactor, relay, look_s)
+        super().__init__(config, reactor, wall_time, relay, look_s)
+        self.watchdog.when_clock_was_set = self.forgive
         self._server_public = relay.public
         self._luck = luck
         self._trust = AuthorityTrust(config.acme_ca_file)
         self._agent = acme_agent(reactor, self._trust)
-        self._tls_alpn = TLSALPN01(reactor)
+        self._tls_alpn = TLSALPN01(wall_time)
         self._http = HTTP01(lambda host: self.chooser.allows_host(host))
         self.challenges = self._http
         self.hosts: ACMECertificates | None = None
@@ -219,9 +235,13 @@ class ACMEService(CertificateService):
 
     def retry(self) -> None:
         """The operator has mended something; nobody waits for the end of a pause."""
+        self.forgive()
+        self.tick()
+
+    def forgive(self) -> None:
+        """Let the next attempts be made at once."""
         for each in self._all():
             each.flights.forgive()
-        self.tick()
 
     def _all(self) -> list[ACMECertificates]:
         return [each for each in (self.hosts, self.addresses) if each is not None]
@@ -235,7 +255,7 @@ class ACMEService(CertificateService):
             solvers = [DNS01Hook(self.clock, config.acme_dns_hook)]
         hosts = self._make(HostFiles(Path(config.certdir)), solvers, HOST_LIMIT_S)
         hosts.load([normal_name(config.hostname)])
-        hosts.rotation = txacme_rotation(self.clock, hosts, self._luck)
+        hosts.rotation = txacme_rotation(self.clock, self.wall_time, hosts, self._luck)
         return hosts
 
     def _make_addresses(self) -> ACMECertificates:
@@ -259,6 +279,7 @@ class ACMEService(CertificateService):
             profile = Profile(self.config.acme_profile, "--acme-profile")
         made = ACMECertificates(
             self.clock,
+            self.wall_time,
             files,
             self._make_client,
             self._server_public,
@@ -278,7 +299,7 @@ class ACMEService(CertificateService):
         external = None
         if config.acme_eab_key:
             external = ExternalAccount(config.acme_eab_kid, parse_eab_key(config.acme_eab_key))
-        requests = SignedRequests(self._agent, self.clock)
+        requests = SignedRequests(self._agent, self.clock, self.wall_time)
         return ACMEClient(
             requests, self.clock, self._directory(), key, email=email, external=external
         )
@@ -300,12 +321,14 @@ class ACMEService(CertificateService):
             )
 
 
-def txacme_rotation(clock: Any, hosts: ACMECertificates, luck: Callable[[], float]) -> Any:
+def txacme_rotation(
+    clock: Any, wall_time: Callable[[], float], hosts: ACMECertificates, luck: Callable[[], float]
+) -> Any:
     """Make the loop that renews, or ``None`` with a loud word if txacme cannot be used."""
     try:
         from derp.net.acme_rotation import TxacmeRotation
 
-        return TxacmeRotation(clock, hosts, luck)
+        return TxacmeRotation(clock, wall_time, hosts, luck)
     except Exception:
         log.failure(
             "txacme cannot be used; certificates are renewed without it. "
@@ -321,6 +344,7 @@ def certificate_service(
     reloader: Reloader,
     first_files: FirstFiles,
     *,
+    wall_time: Callable[[], float],
     look_s: float = 15.0,
     luck: Callable[[], float] = random.random,
 ) -> CertificateService | None:
@@ -328,14 +352,15 @@ def certificate_service(
     Make what serves certificates; ``None`` without TLS.
 
     :param first_files: is given what a first start has to write.
+    :param wall_time: Unix seconds, for everything about validity.
     :param look_s: how often due dates are looked at.
     :raises ConfigError: if a file or value is unusable.
     """
     if not config.tls:
         return None
     if config.certmode is CertMode.MANUAL:
-        return ManualService(config, reactor, relay, reloader, first_files, look_s)
-    service = ACMEService(config, reactor, relay, look_s, luck)
+        return ManualService(config, reactor, wall_time, relay, reloader, first_files, look_s)
+    service = ACMEService(config, reactor, wall_time, relay, look_s, luck)
     reloader.when_reloaded(service.retry)
     if config.acme_ca_file:
         reloader.add(service.ca_file())

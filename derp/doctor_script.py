@@ -30,6 +30,7 @@ from derp.errors import ConfigError
 from derp.flags import FLAGS
 from derp.goflag import FlagError, Value, parse_flags
 from derp.net.socket_address import host_port
+from derp.net.steady_time import keep_steady_time
 from derp.running_relay import RunningRelay, doors_of, environ_of, find_relays, flags_of, user_of
 
 USAGE_ERROR = 2
@@ -51,6 +52,7 @@ def run(argv: Sequence[str]) -> int:
         return 0
     codes: list[int] = []
     running: Any = reactor
+    keep_steady_time(running)
 
     def begin() -> None:
         done = Deferred.fromCoroutine(report(options, running, width))

@@ -7,7 +7,8 @@ service is started, so that twistd may still be root then.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from posixpath import join, normpath
 from typing import Any, Final
 
@@ -44,17 +45,25 @@ class ProbeService(MultiService):
     """
     A prober: its probes, its page, its alerts.
 
+    :param wall_time: Unix seconds; the reactor's own may count from anywhere.
     :ivar prober: the probes, for tests and tools.
     :ivar port: where it listens; ``None`` with ``--once``.
     :ivar once: fires with the exit code; ``None`` without ``--once``.
     :raises ConfigError: if a file or value is unusable.
     """
 
-    def __init__(self, config: ProbeConfig, reactor: Any, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        config: ProbeConfig,
+        reactor: Any,
+        environ: Mapping[str, str],
+        wall_time: Callable[[], float] = time.time,
+    ) -> None:
         super().__init__()
         self.config = config
-        self.prober = Prober(reactor, spread=config.spread, once=config.once)
+        self.prober = Prober(reactor, spread=config.spread, once=config.once, wall_time=wall_time)
         self._reactor = reactor
+        self._wall_time = wall_time
         self._source = map_source(reactor, config.derp_map, environ, default_socket())
         self._keeper = MapKeeper(reactor, self._source, config.interval * MAP_SHARE)
         self._mesh_key = config.mesh_key
@@ -66,7 +75,9 @@ class ProbeService(MultiService):
             self.once = OnceReport(self.prober).done
         else:
             self._wheel = TimerWheel(reactor)
-            site = prober_site(reactor, self.prober, config.knobs, self._wheel, self._longest())
+            site = prober_site(
+                reactor, wall_time, self.prober, config.knobs, self._wheel, self._longest()
+            )
             self.port = ProberPort(reactor, config.host, config.port, site)
             self._add_alerts(environ)
         if config.secrets_url:
@@ -83,7 +94,7 @@ class ProbeService(MultiService):
                 self.prober,
                 self.config.alerts,
                 environ=environ,
-                wall_time=self._reactor.seconds,
+                wall_time=self._wall_time,
             )
             alerts.setServiceParent(self)
 
@@ -145,7 +156,7 @@ class ProbeService(MultiService):
             reactor=self._reactor,
             current_map=lambda: self._keeper.current,
             mesh_key=self._mesh_key,
-            wall_time=self._reactor.seconds,
+            wall_time=self._wall_time,
             bandwidth_size=config.bandwidth_size,
             qd_rate=config.qd_rate,
             qd_timeout=config.qd_timeout,

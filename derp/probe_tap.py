@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from derp.probe_command_line import probe_config_from_flags
 from derp.probe_config import ProbeConfig
 from derp.probe_flags import GROUPS
-from derp.program import ProgramOptions, Start
+from derp.program import ProgramOptions, Start, process_reactor
 
 log = Logger(namespace="derp")
 
@@ -38,11 +38,10 @@ def make_start(options: Options) -> Start:
 
     :raises SystemExit: with 1 if it cannot be.
     """
-    from twisted.internet import reactor
-
     from derp.probe_services import build
     from derp.probe_supervision import supervise
 
+    reactor = process_reactor()
     for notice in options.config.notices:
         log.warn("{notice}", notice=notice)
     with options.ending_the_start():

@@ -26,6 +26,7 @@ from derp.errors import ConfigError
 from derp.failed_start import ending_the_start, remove_pid_file
 from derp.go_log import begin_logging
 from derp.goflag import Flag, FlagError, Kind, Value, format_groups, parse_flags
+from derp.net.steady_time import keep_steady_time
 
 if TYPE_CHECKING:
     from derp.supervision import Supervision
@@ -147,6 +148,14 @@ class Start(MultiService):
         """Start the rest."""
         with self._options.ending_the_start():
             super().startService()
+
+
+def process_reactor() -> Any:
+    """Give the reactor of this process, with timers that do not mind who sets the clock."""
+    from twisted.internet import reactor
+
+    keep_steady_time(reactor)
+    return reactor
 
 
 def run_script(

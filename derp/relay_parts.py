@@ -8,6 +8,8 @@ noted in :attr:`RelayParts.first_files`. So a configuration is checked by making
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -59,15 +61,19 @@ class RelayParts(MultiService):
     :ivar relay: the state, for tests and tools.
     :ivar first_files: what is still to be written when all has been checked.
     :ivar listeners: main port first, then plain and metrics ports where asked for.
+    :ivar wall_time: Unix seconds; the reactor's own may count from anywhere.
     :ivar life: its phase; drains it, and lets another process take its place.
     :ivar reloader: takes care of files that may change; whoever loads one adds it there.
 
     :raises ConfigError: if a file or value is unusable.
     """
 
-    def __init__(self, config: Config, reactor: Any) -> None:
+    def __init__(
+        self, config: Config, reactor: Any, wall_time: Callable[[], float] = time.time
+    ) -> None:
         super().__init__()
         self.config = config
+        self.wall_time = wall_time
         self.first_files = FirstFiles()
         self.hub = Hub(reactor)
         self.reloader = Reloader(reactor)
@@ -92,7 +98,7 @@ class RelayParts(MultiService):
         no_limits = Door(Limits(), 0.0)
         self.side_entrance = Entrance(self.hub, self.wheel, no_limits, self.proxies)
         self.certificates = certificate_service(
-            config, reactor, self.relay, self.reloader, self.first_files
+            config, reactor, self.relay, self.reloader, self.first_files, wall_time=wall_time
         )
         if self.certificates is not None:
             self.certificates.setServiceParent(self)
@@ -176,7 +182,7 @@ class RelayParts(MultiService):
         state = Path(config.quota_state) if config.quota_state else None
         if state is None and config.key_file:
             state = Path(config.key_file).with_name(QUOTA_STATE)
-        self.quota = VolumeQuota(reactor, self.relay, limits, state)
+        self.quota = VolumeQuota(reactor, self.relay, limits, state, self.wall_time)
         self.quota.setServiceParent(self)
         return limits
 

@@ -60,6 +60,7 @@ class RelaySites:
         return Sources(
             relay=parts.relay,
             clock=self._reactor,
+            wall_time=parts.wall_time,
             hostname=config.hostname,
             tls=config.tls,
             listener=self._main_stats,

@@ -8,6 +8,8 @@ ports when it is started, so that twistd may still be root then and drop it afte
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -36,8 +38,10 @@ class RelayService(RelayParts):
     :ivar sources: what is shown of it.
     """
 
-    def __init__(self, config: Config, reactor: Any) -> None:
-        super().__init__(config, reactor)
+    def __init__(
+        self, config: Config, reactor: Any, wall_time: Callable[[], float] = time.time
+    ) -> None:
+        super().__init__(config, reactor, wall_time)
         self.sources = RelaySites(self, reactor).sources
         self._open = False
 

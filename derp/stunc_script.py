@@ -28,6 +28,7 @@ from twisted.internet.task import deferLater, react
 from derp.errors import ConfigError
 from derp.goflag import Flag, FlagError, FlagValues, Kind, format_flag, parse_flags
 from derp.net.socket_address import host_port
+from derp.net.steady_time import keep_steady_time
 from derp.net.stun_client import (
     DEFAULT_PORT,
     Binding,
@@ -255,6 +256,7 @@ def main() -> NoReturn:
 
     async def ask(reactor: STUNClientReactor) -> None:
         nonlocal code
+        keep_steady_time(reactor)
         code = await Asking(reactor, question, sys.stdout, sys.stderr).run()
 
     try:

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from derp.command_line import config_from_flags
 from derp.config import Config
 from derp.flags import GROUPS
-from derp.program import ProgramOptions, Start
+from derp.program import ProgramOptions, Start, process_reactor
 
 log = Logger()
 
@@ -69,11 +69,10 @@ class Options(ProgramOptions):
 
 def makeService(options: Options) -> Start:
     """Build the relay; see :class:`twisted.application.service.IServiceMaker`."""
-    from twisted.internet import reactor
-
     from derp.services import build
     from derp.supervision import supervise
 
+    reactor = process_reactor()
     for notice in options.config.notices:
         log.warn("{notice}", notice=notice)
     with options.ending_the_start():

@@ -12,6 +12,7 @@ from derp.wire.disco import DISCO_MAGIC
 from derp.wire.frames import encode_note_preferred, encode_ping, encode_send_packet
 from derp.wire.handshake import ClientInfo, encode_client_info, shared_key
 from derp.wire.keys import public_of
+from tests.wall_clock import WallClock
 
 RELAY_PRIVATE = bytes([0x40]) + bytes(30) + bytes([0x41])
 ALICE_PRIVATE = bytes([0x50]) + bytes(30) + bytes([0x51])
@@ -19,6 +20,8 @@ BOB_PRIVATE = bytes([0x60]) + bytes(30) + bytes([0x61])
 ALICE = public_of(ALICE_PRIVATE)
 BOB = public_of(BOB_PRIVATE)
 NOBODY = bytes([0x77]) * 32
+STARTED = 1_795_178_568.0
+"""When the relay has started, in Unix seconds."""
 
 
 class FakeSink:
@@ -71,16 +74,17 @@ class FakeClient:
 
 def make_sources(*, mesh_key: bytes | None = None, tls: bool = True) -> Sources:
     """A relay to which nothing has happened yet."""
+    clock = Clock()
     return Sources(
         relay=Relay(RelayIdentity(RELAY_PRIVATE, mesh_key)),
-        clock=Clock(),
+        clock=clock,
+        wall_time=WallClock(clock, STARTED).seconds,
         hostname="127.0.0.1",
         tls=tls,
         version="9.8.7",
         machine="a-machine",
         command_line=["derper", "-c", "derper.key"],
         memory_at_start=1 << 20,
-        start_unix_time=1_795_178_568,
     )
 
 

@@ -23,6 +23,7 @@ from derp.net.first_files import FirstFiles
 from derp.net.reload import Reloader
 from derp.wire.jose import AccountKey
 from tests.certificate_files import NOW, issue
+from tests.wall_clock import WallClock
 
 IP = "203.0.113.7"
 
@@ -32,7 +33,7 @@ class CertificateServiceTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.clock.advance(NOW)
+        self.wall = WallClock(self.clock, NOW)
         self.relay = Relay(RelayIdentity(bytes(range(32))))
         self.reloader = Reloader(self.clock)
         self.config = Config(certdir=str(Path(self.mktemp())), hostname="derp.example.com")
@@ -41,7 +42,14 @@ class CertificateServiceTests(SynchronousTestCase):
         """The certificates of a relay."""
         config = replace(self.config, **fields)
         first_files = FirstFiles()
-        made = certificate_service(config, self.clock, self.relay, self.reloader, first_files)
+        made = certificate_service(
+            config,
+            self.clock,
+            self.relay,
+            self.reloader,
+            first_files,
+            wall_time=self.wall.seconds,
+        )
         first_files.write()
         return made
 
@@ -192,6 +200,19 @@ class CertificateServiceTests(SynchronousTestCase):
                 made.startService()
         self.addCleanup(made.stopService)
         self.assertIn("the relay may not write there", said[0])
+
+    def test_clock_is_set(self) -> None:
+        """Whatever failed while the clock was wrong is tried again as soon as that is seen."""
+        made = self.make()
+        made.startService()
+        self.addCleanup(made.stopService)
+        forgiven: list[str] = []
+        self.patch(made.hosts.flights, "forgive", lambda: forgiven.append("yes"))
+        self.clock.advance(15)
+        self.assertEqual(forgiven, [])
+        self.wall.set_by(-3600.0)
+        self.clock.advance(15)
+        self.assertEqual(forgiven, ["yes"])
 
     def test_start_and_stop(self) -> None:
         """Nothing is asked of an authority at the start, and nothing ticks after the end."""

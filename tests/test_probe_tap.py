@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import os
 import sys
+import time
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 from twisted.application.service import IServiceMaker
+from twisted.internet import reactor as global_reactor
 from twisted.logger import capturedLogs
 from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,6 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from derp import __version__, derpprobe_script, probe_tap
 from derp.probe_command_line import probe_config_from_flags
 from derp.probe_flags import FLAGS
+
+reactor: Any = global_reactor
 
 
 class ProbeTapTestCase(SynchronousTestCase):
@@ -25,6 +29,7 @@ class ProbeTapTestCase(SynchronousTestCase):
         """Put a file in the place of the terminal."""
         self.stderr = io.StringIO()
         self.patch(sys, "__stderr__", self.stderr)
+        self.patch(reactor, "seconds", reactor.seconds)  # that of other tests stays as it is
 
     def parse(self, *argv: str) -> probe_tap.Options:
         """Options read from a command line."""
@@ -96,6 +101,7 @@ class PluginTests(ProbeTapTestCase):
         with capturedLogs():
             self.assert_exit(1, probe_tap.makeService, options)
         self.assertIn('--derp-map: cannot read "/nowhere/map.json"', self.stderr.getvalue())
+        self.assertIs(reactor.seconds, time.monotonic, "a clock that nobody sets")
 
 
 class ScriptTests(ProbeTapTestCase):

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import time
 from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +11,7 @@ from typing import Any
 
 from twisted.application import app
 from twisted.application.service import IServiceMaker, MultiService, Service
+from twisted.internet import reactor as global_reactor
 from twisted.logger import capturedLogs
 from twisted.plugin import getPlugins
 from twisted.python import usage
@@ -20,6 +22,8 @@ from derp.command_line import config_from_flags
 from derp.config import Config
 from derp.errors import ConfigError
 from derp.flags import FLAGS
+
+reactor: Any = global_reactor
 
 
 class Refusing(Service):
@@ -37,6 +41,7 @@ class TapTestCase(SynchronousTestCase):
         """Put a file in the place of the terminal."""
         self.stderr = io.StringIO()
         self.patch(sys, "__stderr__", self.stderr)
+        self.patch(reactor, "seconds", reactor.seconds)  # that of other tests stays as it is
 
     def parse(self, *argv: str) -> tap.Options:
         """Options read from a command line."""
@@ -170,8 +175,6 @@ class MakeServiceTests(TapTestCase):
 
     def test_builds(self) -> None:
         """The relay is built of the configuration on the running reactor, and put below ours."""
-        from twisted.internet import reactor
-
         relay = MultiService()
         seen: list[tuple[Config, object]] = []
 
@@ -183,6 +186,7 @@ class MakeServiceTests(TapTestCase):
         options = self.parse("--dev")
         service = tap.makeService(options)
         self.assertEqual(seen, [(options.config, reactor)])
+        self.assertIs(reactor.seconds, time.monotonic, "a clock that nobody sets")
         self.assertEqual(list(service), [relay])
         service.privilegedStartService()
         service.startService()

@@ -111,15 +111,15 @@ class ProbeHistory:
         self.started = now
         self.running += 1
 
-    def end(self, started: float, now: float, error: str = "") -> None:
+    def end(self, now: float, latency: float, error: str = "") -> None:
         """
         A run ends.
 
+        :param latency: how long it took; not from the time of day, which somebody may have set.
         :param error: why it failed; empty if it did not.
         """
         self.running = max(0, self.running - 1)
         self.ended = now
-        latency = max(0.0, now - started)  # somebody may have set the clock back
         self.error = _shortened(error)
         self.results.append(not error)
         if error:

@@ -1,9 +1,10 @@
 """
 When certificates are renewed, when a failure is tried again, and when clients are told.
 
-All times are Unix seconds and given by the caller, as is chance (``luck``, evenly spread over
-``[0, 1)``). Sources: Go ``autocert`` (renewal and its jitter), tailscale ``ipcert.go``
-(back-off), RFC 9773 (a window chosen by the authority).
+All times are seconds and given by the caller, as is chance (``luck``, evenly spread over
+``[0, 1)``): a certificate's in Unix time, those of :class:`Backoff` by any clock that only grows.
+Sources: Go ``autocert`` (renewal and its jitter), tailscale ``ipcert.go`` (back-off), RFC 9773 (a
+window chosen by the authority).
 """
 
 from __future__ import annotations

@@ -62,17 +62,19 @@ class Deadline:
         return left
 
 
-def check(doors: Doors, timeout: float = TIMEOUT, now: Callable[[], float] = time.time) -> Finding:
+def check(
+    doors: Doors, timeout: float = TIMEOUT, wall_time: Callable[[], float] = time.time
+) -> Finding:
     """
     Check a relay.
 
-    :param now: Unix time in seconds.
+    :param wall_time: Unix seconds.
     """
     deadline = Deadline(timeout)
     started = time.monotonic()
     said = []
     try:
-        said.append(_check_port(doors, deadline, now()))
+        said.append(_check_port(doors, deadline, wall_time()))
         said += [_check_unix(doors, path, deadline) for path in doors.unix if doors.derp]
         if doors.stun is not None:
             said.append(_check_stun(*doors.stun, deadline, silent_is_well=doors.stun_may_be_silent))

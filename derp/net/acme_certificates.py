@@ -58,6 +58,8 @@ class ACMECertificates:
     """
     The certificates of one account.
 
+    :param clock: for pauses and deadlines.
+    :param wall_time: Unix seconds, for everything about validity.
     :param make_client: makes the account's client when it is first needed.
     :param solvers: ways to prove a name, the best first.
     :param profile: of certificate to ask for.
@@ -68,6 +70,7 @@ class ACMECertificates:
     def __init__(
         self,
         clock: IReactorTime,
+        wall_time: Callable[[], float],
         store: CertificateStore,
         make_client: Callable[[AccountKey], ACMEClient],
         server_public: bytes,
@@ -78,6 +81,7 @@ class ACMECertificates:
         profile: Profile | None = None,
     ) -> None:
         self._clock = clock
+        self._wall_time = wall_time
         self._files = store
         self._make_client = make_client
         self._server_public = server_public
@@ -97,7 +101,7 @@ class ACMECertificates:
         self.changed: Callable[[], None] = lambda: None
         """Called when another certificate is served, or an attempt failed."""
         self.flights = Flights(
-            clock, self._fly, limit_s=limit_s, luck=luck, ended=self._flight_ended
+            clock, wall_time, self._fly, limit_s=limit_s, luck=luck, ended=self._flight_ended
         )
 
     # -- serving ---------------------------------------------------------------------------
@@ -114,7 +118,7 @@ class ACMECertificates:
 
         :returns: a Deferred if it has to be got; that fails with :exc:`ACMEError`.
         """
-        now = self._clock.seconds()
+        now = self._wall_time()
         served = self._served.get(name)
         if served is not None and served.not_before <= now < served.not_after:
             return served.context
@@ -127,7 +131,9 @@ class ACMECertificates:
     def want(self, names: Iterable[str]) -> None:
         """Get what is not served yet, unless that is under way or failed just now."""
         for name in names:
-            if name not in self._served and self.flights.may_begin(name):
+            if name in self._served or not self.flights.may_begin(name):
+                continue
+            if not self._load(name):  # what was not valid at the start may be by now
                 self.renew(name).addErrback(lambda _: None)  # logged where it happened
 
     def current(self) -> dict[str, KeyedChain]:
@@ -139,7 +145,7 @@ class ACMECertificates:
         return self._served.get(name)
 
     def _load(self, name: str) -> bool:
-        chain = self._files.load(name, self._clock.seconds())
+        chain = self._files.load(name, self._wall_time())
         if chain is None:
             return False
         try:
@@ -152,7 +158,7 @@ class ACMECertificates:
 
     def _adopt(self, name: str, chain: KeyedChain) -> None:
         """Serve a certificate from the next connection on."""
-        now = self._clock.seconds()
+        now = self._wall_time()
         served = self._serve(chain, self._files.load_rsa(name, now), now)
         self._chains[name] = chain
         self._served[name] = served
@@ -246,7 +252,7 @@ class ACMECertificates:
         self.store(name, await self.obtain(name, order, new_leaf_key()))
 
     def _flight_ended(self, name: str, error: str) -> None:
-        now, status = self._clock.seconds(), self._status(name)
+        now, status = self._wall_time(), self._status(name)
         if error:
             status.failed(now, error)
         else:
@@ -274,14 +280,14 @@ class ACMECertificates:
         Where a rotation does the looking, this is what catches its failing: attempts are
         repeated here, and one is made when half of the margin has passed unused.
         """
-        now = self._clock.seconds()
+        now = self._wall_time()
         for name, served in list(self._served.items()):
             if self.flights.may_begin(name):
                 if now >= self._renew_at(name, served):
                     self.renew(name).addErrback(lambda _: None)  # logged where it happened
                 else:
                     self._advice.refresh(name, self._chains[name].leaf)
-        if self._unsaved and now >= self._save_at:
+        if self._unsaved and self._clock.seconds() >= self._save_at:
             self._save()
 
     def _renew_at(self, name: str, served: ServedCertificate) -> float:

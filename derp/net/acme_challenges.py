@@ -22,7 +22,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
-from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 
 from derp.net.acme_order import leaf_key_pem, new_leaf_key
@@ -80,19 +79,19 @@ class TLSALPN01:
     """
     Answers tls-alpn-01 on the TLS port.
 
-    :param clock: Unix time, for the validity of the certificates it makes.
+    :param wall_time: Unix seconds, for the validity of the certificates it makes.
     """
 
     challenge_type = "tls-alpn-01"
 
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
+    def __init__(self, wall_time: Callable[[], float]) -> None:
+        self._wall_time = wall_time
         self._contexts: dict[str, ssl.SSLContext] = {}
 
     def present(self, name: str, token: str, key_authorization: str) -> None:
         """See :class:`derp.net.acme_order.Solver`."""
         self._contexts[asked_name(name)] = challenge_context(
-            name, tls_alpn_digest(key_authorization), self._clock.seconds()
+            name, tls_alpn_digest(key_authorization), self._wall_time()
         )
 
     def withdraw(self, name: str, token: str, key_authorization: str) -> None:

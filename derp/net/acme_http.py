@@ -9,7 +9,7 @@ along, a few times. Every request has a deadline and every answer a bound.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -90,12 +90,14 @@ class SignedRequests:
     One authority's HTTP.
 
     :param agent: trusts whom it should (:mod:`derp.net.acme_trust`).
-    :param clock: deadlines, and the time for HTTP dates.
+    :param clock: deadlines.
+    :param wall_time: Unix seconds, to read HTTP dates by.
     """
 
-    def __init__(self, agent: IAgent, clock: IReactorTime) -> None:
+    def __init__(self, agent: IAgent, clock: IReactorTime, wall_time: Callable[[], float]) -> None:
         self._http = HTTPClient(agent)
         self._clock = clock
+        self._wall_time = wall_time
         self._nonces: list[str] = []
         self.new_nonce_url = ""
         """``newNonce`` of the directory; set by who reads that."""
@@ -173,7 +175,7 @@ class SignedRequests:
         nonce = fields.get("replay-nonce")
         if nonce and len(self._nonces) < _MOST_NONCES:
             self._nonces.append(nonce)
-        wait = parse_retry_after(fields.get("retry-after"), self._clock.seconds())
+        wait = parse_retry_after(fields.get("retry-after"), self._wall_time())
         return Answer(url, response.code, fields, bytes(content), wait)
 
     def _succeeded(self, answer: Answer) -> Answer:

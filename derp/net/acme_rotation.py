@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Coroutine, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, Final, Protocol
 
@@ -76,10 +76,17 @@ class TxacmeRotation:
     """
     A rotation (:class:`derp.net.acme_certificates.Rotation`) by txacme.
 
+    :param wall_time: Unix seconds, by which certificates are due.
     :param luck: chance in ``[0, 1)``, spreads renewals.
     """
 
-    def __init__(self, clock: IReactorTime, subject: Subject, luck: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        wall_time: Callable[[], float],
+        subject: Subject,
+        luck: Callable[[], float],
+    ) -> None:
         # It asks cryptography for dates in a way that is deprecated, at each of its checks.
         warnings.filterwarnings(
             "ignore", category=CryptographyDeprecationWarning, module=r"txacme\."
@@ -91,6 +98,7 @@ class TxacmeRotation:
         self._restart: Deferred[None] | None = None
         self._service = _Service(
             subject,
+            wall_time,
             cert_store=_Store(subject),
             client_creator=lambda: succeed(_Client(subject, self._keys)),
             clock=clock,
@@ -145,11 +153,16 @@ class TxacmeRotation:
 
 
 class _Service(AcmeIssuingService):
-    """The service, with our flights around each attempt."""
+    """The service, with our flights around each attempt, and our time of day."""
 
-    def __init__(self, subject: Subject, **options: Any) -> None:
+    def __init__(self, subject: Subject, wall_time: Callable[[], float], **options: Any) -> None:
         super().__init__(**options)
         self._subject = subject
+        self._wall_time = wall_time
+
+    def _now(self) -> datetime:
+        """Called by its check, where it would take the clock's seconds for Unix time; naive UTC."""
+        return datetime.fromtimestamp(self._wall_time(), UTC).replace(tzinfo=None)
 
     def issue_cert(self, server_name: str) -> Deferred[None]:
         """Called by its check; failures are logged by the flight, and not by it."""

@@ -33,6 +33,7 @@ class Flights:
     """
     Attempts by name.
 
+    :param wall_time: Unix seconds, to tell people when the next one is made.
     :param work: begins an attempt, which must be cancellable.
     :param limit_s: how long one may take.
     :param luck: chance in ``[0, 1)``.
@@ -42,6 +43,7 @@ class Flights:
     def __init__(
         self,
         clock: IReactorTime,
+        wall_time: Callable[[], float],
         work: Callable[[str], Deferred[None]],
         *,
         limit_s: float,
@@ -49,6 +51,7 @@ class Flights:
         ended: Callable[[str, str], None],
     ) -> None:
         self._clock = clock
+        self._wall_time = wall_time
         self._work = work
         self._limit_s = limit_s
         self._luck = luck
@@ -68,7 +71,7 @@ class Flights:
             if self._stopped:
                 return fail(ACMEError("the relay is stopping"))
             if backoff is not None and backoff.holds(self._clock.seconds()):
-                again = moment(backoff.retry_at)
+                again = self._moment(backoff)
                 return fail(ACMEError(f"the last attempt failed; the next is made after {again}"))
             if backoff is None and len(self._backoffs) >= MOST_NAMES:
                 return fail(ACMEError("too many names fail"))
@@ -135,11 +138,15 @@ class Flights:
                 name=name,
                 error=error,
                 delay=delay,
-                when=moment(backoff.retry_at),
+                when=self._moment(backoff),
             )
             self._ended(name, str(error))
         for each in waiting:
             each.errback(error)
+
+    def _moment(self, backoff: Backoff) -> str:
+        """When the next attempt may be made, by the clock on the wall."""
+        return moment(self._wall_time() + backoff.retry_at - self._clock.seconds())
 
     def _reason(self, failure: Failure) -> ACMEError:
         error: Any = failure.value

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from derp.errors import ConfigError
@@ -27,20 +26,21 @@ class ManualFiles:
     """
     Swaps the certificate when its files change.
 
+    :param wall_time: Unix seconds.
     :param certificates: serves what the files held at the start.
     :param changed: called after each attempt.
     """
 
     def __init__(
         self,
-        clock: IReactorTime,
+        wall_time: Callable[[], float],
         certificates: ManualCertificates,
         certdir: str,
         hostname: str,
         *,
         changed: Callable[[], None],
     ) -> None:
-        self._clock = clock
+        self._wall_time = wall_time
         self._certificates = certificates
         self._certdir = certdir
         self._hostname = hostname
@@ -59,7 +59,7 @@ class ManualFiles:
 
         :raises ConfigError: if that cannot be served; nothing has changed then.
         """
-        now = self._clock.seconds()
+        now = self._wall_time()
         try:
             chain = read_manual(self._certdir, self._hostname)
             self._certificates.replace(chain, now)
@@ -74,7 +74,7 @@ class ManualFiles:
 
     def complain(self, chain: KeyedChain) -> None:
         """Log what will keep clients away."""
-        for complaint in complaints(chain, self._hostname, self._clock.seconds()):
+        for complaint in complaints(chain, self._hostname, self._wall_time()):
             log.warn("--hostname {host}: {complaint}", host=self._hostname, complaint=complaint)
 
     def _describe(self) -> None:

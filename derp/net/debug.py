@@ -99,7 +99,7 @@ class Index(Resource):
         return page.encode("utf-8")
 
     def _certificates(self) -> list[str]:
-        now = self._sources.clock.seconds()
+        now = self._sources.wall_time()
         found = []
         for status in self._sources.certificates():
             note = expiry_note(status, now)

@@ -46,6 +46,7 @@ class MeshSecret(Service):
     :param cache: where it is kept, if anywhere.
     :param on_key: called with the 32 raw bytes once they are known; at once, in the
         constructor, if the cache has them.
+    :param wall_time: Unix seconds, for the cache.
     :raises ConfigError: if what the cache has is no key.
     """
 
@@ -58,12 +59,14 @@ class MeshSecret(Service):
         name: str,
         cache: SecretsCache | None,
         on_key: Callable[[bytes], object],
+        wall_time: Callable[[], float] = time.time,
     ) -> None:
         self._reactor = reactor
         self._setec = setec
         self._secret_name = name
         self._cache = cache
         self._on_key = on_key
+        self._wall_time = wall_time
         self._secret: Secret | None = None
         self._asking: Deferred[None] | None = None
         self._pause: IDelayedCall | None = None
@@ -149,7 +152,7 @@ class MeshSecret(Service):
         if self._cache is None:
             return
         try:
-            self._cache.write(self._secret_name, secret, time.time())
+            self._cache.write(self._secret_name, secret, self._wall_time())
         except OSError as error:
             self.log.warn(
                 "{flag}: cannot write {cache} ({error}): the next start will have to ask setec",

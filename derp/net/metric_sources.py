@@ -51,6 +51,7 @@ class Sources:
 
     relay: Relay
     clock: IReactorTime
+    wall_time: Callable[[], float] = time.time
     hostname: str = ""
     """``--hostname``."""
     tls: bool = False
@@ -81,14 +82,15 @@ class Sources:
     command_line: Sequence[str] = field(default_factory=_command_line)
     """Without the values of secret flags."""
     memory_at_start: int = field(default_factory=resident_bytes)
-    start_unix_time: int = field(default_factory=lambda: int(time.time()))
+    start_unix_time: int = field(init=False)
     started: float = field(init=False)
     """The start on :attr:`clock`."""
 
     def __post_init__(self) -> None:
         self.started = self.clock.seconds()
+        self.start_unix_time = int(self.wall_time())
 
     @property
     def uptime(self) -> int:
-        """Whole seconds since the start; not negative, even if the clock was set back."""
+        """Whole seconds since the start."""
         return max(0, round(self.clock.seconds() - self.started))

@@ -61,10 +61,12 @@ class ReloadableFile:
     loads: int = 0
     """How often it was read again with success."""
     failures: int = 0
-    loaded_at: float = field(default_factory=time.time)
+    wall_time: Callable[[], float] = time.time
+    loaded_at: float = field(init=False)
     """Unix time of the last success."""
 
     def __post_init__(self) -> None:
+        self.loaded_at = self.wall_time()
         self._loaded = self._seen = self._trace()
 
     def written(self) -> None:
@@ -94,7 +96,7 @@ class ReloadableFile:
             self.failures += 1
             return str(error)
         self.loads += 1
-        self.loaded_at = time.time()
+        self.loaded_at = self.wall_time()
         return None
 
     def _trace(self) -> Trace:

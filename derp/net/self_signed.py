@@ -3,7 +3,8 @@ The certificate a relay makes for itself when its hostname is an IP address.
 
 Clients accept it by its fingerprint alone (``CertName``, see :mod:`derp.wire.node_json`), so a
 new one cuts off every client until the DERP map is changed. That is why it lasts ten years
-where derper's lasts one; all other fields are derper's.
+where derper's lasts one, and that from :data:`THE_PAST` on at the least: a machine without a
+battery may make it before anybody has set its clock. All other fields are derper's.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 VALID_FOR: Final = timedelta(days=3650)
+THE_PAST: Final = datetime(2026, 1, 1, tzinfo=UTC)
+"""A time that has been; a clock that shows an earlier one is wrong."""
 _SERIAL_BYTES: Final = 16
 
 _KEY_USAGE: Final = x509.KeyUsage(
@@ -52,7 +55,7 @@ def make_self_signed(address: IPv4Address | IPv6Address, now: float) -> tuple[by
         .subject_name(name)
         .issuer_name(name)
         .not_valid_before(made)
-        .not_valid_after(made + VALID_FOR)
+        .not_valid_after(max(made, THE_PAST) + VALID_FOR)
         .public_key(key.public_key())
         .add_extension(_KEY_USAGE, critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)

@@ -90,7 +90,7 @@ class VolumeQuota(Service):
     Counts, remembers, and closes the relay when the month's volume is used up.
 
     :param path: the state file; ``None`` remembers nothing (``--dev``).
-    :param wall: Unix time.
+    :param wall_time: Unix seconds.
     :ivar when_changed: told whether it is used up, when that changes.
     :raises ConfigError: if the state file is unusable.
     """
@@ -101,14 +101,14 @@ class VolumeQuota(Service):
         relay: Relay,
         limits: RelayLimits,
         path: Path | None,
-        wall: Callable[[], float] = time.time,
+        wall_time: Callable[[], float] = time.time,
     ) -> None:
         self.save_failures = 0
         self.when_changed: Callable[[bool], object] = lambda used_up: None
         self._relay = relay
         self._limits = limits
         self._path = path
-        self._wall = wall
+        self._wall_time = wall_time
         self._clock = reactor
         self._looking = LoopingCall(self.look)
         self._looking.clock = reactor
@@ -126,7 +126,7 @@ class VolumeQuota(Service):
             raise _unusable(path, f"cannot be written ({(error.strerror or '').lower()})") from None
 
     def _month(self) -> str:
-        now = time.gmtime(max(0.0, self._wall()))
+        now = time.gmtime(max(0.0, self._wall_time()))
         return month_of(now.tm_year, now.tm_mon)
 
     def privilegedStartService(self) -> None:

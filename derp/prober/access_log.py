@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -32,19 +33,21 @@ class Logged(Resource):
     """
     A page whose requests are logged.
 
-    :param clock: Unix seconds.
+    :param clock: how long answers take.
+    :param wall_time: Unix seconds.
     """
 
     isLeaf = True
 
-    def __init__(self, page: IResource, clock: Any) -> None:
+    def __init__(self, page: IResource, clock: Any, wall_time: Callable[[], float]) -> None:
         super().__init__()
         self._page = page
         self._clock = clock
+        self._wall_time = wall_time
 
     def render(self, request: Any) -> bytes | int:
         """Render the page; the line is written when the answer was."""
-        began = self._clock.seconds()
+        began = self._wall_time(), self._clock.seconds()
         if not request.path.startswith(_FILES):
             request.notifyFinish().addCallbacks(
                 lambda _: self._write(request, began, ""),
@@ -55,15 +58,16 @@ class Logged(Resource):
             request.error_said = body.decode("utf-8", "replace").strip()
         return body
 
-    def _write(self, request: Any, began: float, error: str) -> None:
+    def _write(self, request: Any, began: tuple[float, float], error: str) -> None:
         log.info("{record}", record=self._record(request, began, error))
 
-    def _record(self, request: Any, began: float, error: str) -> str:
+    def _record(self, request: Any, began: tuple[float, float], error: str) -> str:
+        """:param began: by either clock."""
         peer = request.getClientAddress()
         host, port = getattr(peer, "host", ""), getattr(peer, "port", 0)
         fields = {
-            "time": datetime.fromtimestamp(began, UTC).isoformat().replace("+00:00", "Z"),
-            "duration": round(max(0.0, self._clock.seconds() - began), 9),
+            "time": datetime.fromtimestamp(began[0], UTC).isoformat().replace("+00:00", "Z"),
+            "duration": round(self._clock.seconds() - began[1], 9),
             "remote_addr": host_port(host, port) if host else "",
             "proto": _text(request.clientproto),
             "tls": request.isSecure(),

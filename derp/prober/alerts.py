@@ -200,7 +200,7 @@ class Alerts(Service):
         # Continuous probes end only by failing: that they go on is all the success they have.
         now = self._wall_time()
         for probe in list(self._prober.probes.values()):
-            if probe.interval < 0 and probe.history.running and state_of(probe, now) == "ok":
+            if probe.interval < 0 and probe.history.running and state_of(probe) == "ok":
                 self._observe(probe, succeeded=True)
         for name, (removed_at, labels) in list(self._gone.items()):
             if name in self._prober.probes:

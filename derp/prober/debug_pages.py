@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Final
@@ -56,15 +56,17 @@ class ProcessFacts:
     machine: str = field(default_factory=socket.gethostname)
     command_line: Sequence[str] = field(default_factory=_command_line)
     """Without the values of secret flags."""
-    start_unix_time: int = field(default_factory=lambda: int(time.time()))
+    wall_time: Callable[[], float] = time.time
+    start_unix_time: int = field(init=False)
     started: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.started = self.clock.seconds()
+        self.start_unix_time = int(self.wall_time())
 
     @property
     def uptime(self) -> int:
-        """Whole seconds since the start; not negative, even if the clock was set back."""
+        """Whole seconds since the start."""
         return max(0, round(self.clock.seconds() - self.started))
 
     def variables(self) -> dict[str, Variable]:
@@ -78,8 +80,8 @@ class ProcessFacts:
 class _Together(Collector):
     """Metrics of the process and of the probes, by name."""
 
-    def __init__(self, prober: Prober, clock: Any) -> None:
-        self._parts = (ProcessMetrics(), ProbeMetrics(prober, clock))
+    def __init__(self, prober: Prober) -> None:
+        self._parts = (ProcessMetrics(), ProbeMetrics(prober))
 
     def collect(self) -> Iterable[Metric]:
         families = [family for part in self._parts for family in part.collect()]
@@ -88,7 +90,7 @@ class _Together(Collector):
 
 def debug_pages(prober: Prober, facts: ProcessFacts) -> dict[str, IResource]:
     """Give every page by its path, ``/metrics`` among them; the pages of runs are elsewhere."""
-    metrics = _Together(prober, facts.clock)
+    metrics = _Together(prober)
     registry = CollectorRegistry()
     registry.register(metrics)
     return {

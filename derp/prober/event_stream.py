@@ -157,7 +157,7 @@ class LiveView:
     def _changes_event(self) -> bytes:
         now = self._wall_time()
         probes = self._prober.probes
-        views = self._views.of(probes, now)
+        views = self._views.of(probes)
         data = {
             "now": now,
             "summary": summary(views.values()),

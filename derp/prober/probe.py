@@ -48,6 +48,7 @@ class Probe:
     """
     One probe of a prober, which makes and removes it.
 
+    :param wall_time: Unix seconds, for the history.
     :param interval: seconds; negative is continuous.
     :param delay: seconds before the first run.
     :param once: run once and no more; a number is after how many seconds a continuous check
@@ -61,6 +62,7 @@ class Probe:
     def __init__(
         self,
         reactor: Any,
+        wall_time: Callable[[], float],
         name: str,
         interval: float,
         check: Check,
@@ -79,6 +81,7 @@ class Probe:
         self.removed = False
         self.once = once is not None
         self._reactor = reactor
+        self._wall_time = wall_time
         self._delay = delay
         self._once_s = once
         self._timeout = interval * TIMEOUT_SHARE if timeout is None else timeout
@@ -102,6 +105,11 @@ class Probe:
     def in_flight(self) -> int:
         """How many runs are going on."""
         return len(self._runs)
+
+    @property
+    def lasted(self) -> float:
+        """Seconds since the run began that began last; 0 if none goes on."""
+        return self._runs[-1].lasted if self._runs else 0.0
 
     def start(self) -> None:
         """Begin the schedule."""
@@ -176,9 +184,9 @@ class Probe:
         if len(self._runs) < self._concurrency:
             self._begin([])
         elif overdue:
-            now = self._reactor.seconds()
+            now = self._wall_time()
             self.history.begin(now)
-            self._record(RunResult(now, now, STILL_RUNNING))
+            self._record(RunResult(now, 0.0, STILL_RUNNING))
 
     def _begin(self, takers: list[Deferred[RunResult]]) -> None:
         timeout: float | None = self._timeout
@@ -186,6 +194,7 @@ class Probe:
             timeout = self._once_s
         run = Run(
             self._reactor,
+            self._wall_time,
             self.check,
             timeout,
             enough=self.continuous,
@@ -212,9 +221,9 @@ class Probe:
             taker.callback(result)
 
     def _record(self, result: RunResult) -> None:
-        self.history.end(result.started, result.ended, result.error)
+        self.history.end(result.ended, result.latency, result.error)
         if result.error:
-            log.warn("probe {name}: {error}", name=self.name, error=result.error)
+            log.warn("probe {name}: {error}", name=self.name, error=self.history.error)
         self._changed(self)
 
     def _ended(self, run: Run) -> None:

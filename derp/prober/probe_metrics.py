@@ -25,7 +25,7 @@ instead of 0 for ever.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -55,15 +55,10 @@ Sample = tuple[str, dict[str, str], float]
 
 
 class ProbeMetrics(Collector):
-    """
-    Reads everything when asked.
+    """Reads everything when asked."""
 
-    :param clock: the prober's.
-    """
-
-    def __init__(self, prober: Prober, clock: Any) -> None:
+    def __init__(self, prober: Prober) -> None:
         self._prober = prober
-        self._clock = clock
 
     def collect(self) -> Iterable[Metric]:
         """See ``Collector``: families sorted by name."""
@@ -72,9 +67,8 @@ class ProbeMetrics(Collector):
             for name, (kind, description) in _DESCRIPTIONS.items()
         }
         own: dict[str, Metric] = {}
-        now = self._clock.seconds()
         for probe in self._prober.probes.values():
-            for name, labels, value in _samples(probe, now):
+            for name, labels, value in _samples(probe):
                 suffix = "_total" if families[name].type == "counter" else ""
                 all_labels = {**probe.labels, **labels}
                 families[name].add_sample(f"{PREFIX}{name}{suffix}", all_labels, value)
@@ -94,7 +88,7 @@ def _type_of(metric: Metric) -> str:
     return "unknown" if bare else metric.type
 
 
-def _samples(probe: Probe, now: float) -> Iterator[Sample]:
+def _samples(probe: Probe) -> Iterator[Sample]:
     history = probe.history
     yield "interval_secs", {}, probe.interval
     yield "in_flight", {}, probe.in_flight
@@ -110,14 +104,14 @@ def _samples(probe: Probe, now: float) -> Iterator[Sample]:
         ):
             yield name, {"status": "ok"}, ok
             yield name, {"status": "fail"}, failed
-    works = _works(probe, now)
+    works = _works(probe)
     if works is not None:
         yield "result", {}, int(works)
 
 
-def _works(probe: Probe, now: float) -> bool | None:
+def _works(probe: Probe) -> bool | None:
     """Whether what is probed works; ``None`` if that is not known yet."""
     history = probe.history
-    if probe.continuous and probe.in_flight and now - (history.started or now) >= SETTLED_S:
+    if probe.continuous and probe.in_flight and probe.lasted >= SETTLED_S:
         return True  # it ends only by failing, so that to last is to succeed
     return None if history.ended is None else not history.error

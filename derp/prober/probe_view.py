@@ -89,7 +89,7 @@ class ViewMemory:
         self.points(history)
 
 
-def probe_view(probe: Any, now: float, memory: ViewMemory | None = None) -> dict[str, Any]:
+def probe_view(probe: Any, memory: ViewMemory | None = None) -> dict[str, Any]:
     """
     Everything the page says about one probe.
 
@@ -102,7 +102,7 @@ def probe_view(probe: Any, now: float, memory: ViewMemory | None = None) -> dict
     labels = probe.labels
     probe_class = probe.check.probe_class
     source, destination = nodes_of(probe.name, probe_class, labels.get("region", ""))
-    state = state_of(probe, now)
+    state = state_of(probe)
     runs = sum(minute.runs for minute in history.minutes)
     failures = sum(minute.failures for minute in history.minutes)
     return {
@@ -140,13 +140,11 @@ def changed_view(view: Mapping[str, Any]) -> dict[str, Any]:
     return {**view, "spark": view["spark"][-TAIL:]}
 
 
-def state_of(probe: Any, now: float) -> str:
+def state_of(probe: Any) -> str:
     """``ok``, ``failing`` or ``pending``; a probe that runs again is what it last was."""
-    history = probe.history
-    ran_s = now - (history.started or now) if history.running else 0.0
-    if probe.interval < 0 and ran_s >= CONTINUOUS_SETTLED_S:
+    if probe.interval < 0 and probe.lasted >= CONTINUOUS_SETTLED_S:
         return "ok"  # it only ever ends by failing: to go on is its success
-    results = history.results
+    results = probe.history.results
     if not results:
         return "pending"
     return "ok" if results[-1] else "failing"

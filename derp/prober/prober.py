@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -28,16 +29,25 @@ class Prober:
 
     :param spread: begin each probe after a delay of its own, instead of all at once.
     :param once: run each probe once.
+    :param wall_time: Unix seconds, for histories.
     :ivar probes: by name.
     :ivar listeners: called with a probe after a run of it began or ended, and when it was
         added or removed.
     """
 
-    def __init__(self, reactor: Any, *, spread: bool, once: bool = False) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        *,
+        spread: bool,
+        once: bool = False,
+        wall_time: Callable[[], float] = time.time,
+    ) -> None:
         self.probes: dict[str, Probe] = {}
         self.listeners: list[Callable[[Probe], object]] = []
         self.once = once
         self._reactor = reactor
+        self._wall_time = wall_time
         self._spread = spread
 
     def add(
@@ -64,6 +74,7 @@ class Prober:
         delay = initial_delay(name, interval) if self._spread and interval > 0 else 0.0
         probe = Probe(
             self._reactor,
+            self._wall_time,
             name,
             interval,
             check,

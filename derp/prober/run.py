@@ -25,10 +25,12 @@ _CALLED_OFF: Final = "it was called off"
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What came of a run; times are the reactor's (in production: Unix) seconds."""
+    """What came of a run."""
 
-    started: float
     ended: float
+    """Unix seconds."""
+    latency: float
+    """How long it took, in seconds."""
     error: str = ""
     """Empty if it succeeded."""
 
@@ -50,6 +52,7 @@ class Run:
     """
     A check that is being run.
 
+    :param wall_time: Unix seconds.
     :param timeout: seconds; ``None`` is for ever.
     :param enough: whether a run that is stopped by its timeout has succeeded if it has found
         something by then: one of a continuous check has, which would go on.
@@ -61,6 +64,7 @@ class Run:
     def __init__(
         self,
         reactor: Any,
+        wall_time: Callable[[], float],
         check: Check,
         timeout: float | None,
         *,
@@ -69,10 +73,13 @@ class Run:
         when_ended: Callable[[Run], object],
     ) -> None:
         self.result: RunResult | None = None
-        self.started: float = reactor.seconds()
+        self.started = wall_time()
+        """Unix seconds."""
         self.overdue = False
         """It has its result, and goes on all the same."""
         self._reactor = reactor
+        self._wall_time = wall_time
+        self._began: float = reactor.seconds()
         self._check = check
         self._timeout = timeout
         self._enough = enough
@@ -80,6 +87,12 @@ class Run:
         self._when_ended = when_ended
         self._deadline: IDelayedCall | None = None
         self._work: Deferred[None] | None = None
+
+    @property
+    def lasted(self) -> float:
+        """Seconds since it began."""
+        lasted: float = self._reactor.seconds() - self._began
+        return lasted
 
     def begin(self) -> None:
         """Run the check; the result may be there at once."""
@@ -135,5 +148,5 @@ class Run:
             self._deadline.cancel()
             self._deadline = None
         if self.result is None:
-            self.result = RunResult(self.started, self._reactor.seconds(), error)
+            self.result = RunResult(self._wall_time(), self.lasted, error)
             self._when_settled(self, self.result)

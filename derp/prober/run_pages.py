@@ -96,7 +96,7 @@ class ProbeRunPage(_RunPage):
             text = f"Probe failed: {result.error}\n{statistics}"
             return plain_error(request, _FAILED, text)
         request.setHeader(b"Content-Type", _TEXT)
-        taken = format_duration(max(0.0, result.ended - result.started))
+        taken = format_duration(result.latency)
         return f"Probe succeeded in {taken}\n{statistics}\n".encode()
 
 

@@ -9,7 +9,7 @@ What a prober serves, over plain HTTP::
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -58,29 +58,37 @@ class ProberSite(WebSite):
 
 
 def prober_site(
-    reactor: Any, prober: Prober, knobs: DebugKnobs, wheel: TimerWheel, longest: float
+    reactor: Any,
+    wall_time: Callable[[], float],
+    prober: Prober,
+    knobs: DebugKnobs,
+    wheel: TimerWheel,
+    longest: float,
 ) -> ProberSite:
     """
     Build it.
 
+    :param wall_time: Unix seconds.
     :param longest: seconds of the longest interval.
     """
-    routes = Mux(_routes(reactor, prober, knobs))
+    routes = Mux(_routes(reactor, wall_time, prober, knobs))
     response_s = min(max(PLAIN_RESPONSE_S, 2 * longest), MAX_RESPONSE_S)
     return ProberSite(routes, HTTPTiming(reactor, wheel, response_s), TLSRequestStats())
 
 
-def _routes(reactor: Any, prober: Prober, knobs: DebugKnobs) -> Mapping[str, IResource]:
+def _routes(
+    reactor: Any, wall_time: Callable[[], float], prober: Prober, knobs: DebugKnobs
+) -> Mapping[str, IResource]:
     access = DebugAccess(knobs)
-    page = page_resource(prober, reactor=reactor, may_run=access.allows, wall_time=reactor.seconds)
+    page = page_resource(prober, reactor=reactor, may_run=access.allows, wall_time=wall_time)
     pages = {
-        **debug_pages(prober, ProcessFacts(clock=reactor)),
+        **debug_pages(prober, ProcessFacts(clock=reactor, wall_time=wall_time)),
         "/debug/probe-run": ProbeRunPage(prober),
         "/debug/probe-all": ProbeAllPage(prober),
     }
     routes = {"/": page, **guard(pages, access, dev=False), "/healthz": HealthPage()}
     for path in ("/", "/debug/probe-run", "/debug/probe-all"):
-        routes[path] = Logged(routes[path], reactor)
+        routes[path] = Logged(routes[path], reactor, wall_time)
     return routes
 
 

@@ -42,12 +42,12 @@ class Views:
         self._views: dict[str, dict[str, Any]] = {}
         self._memories: dict[str, ViewMemory] = {}
 
-    def of(self, probes: Mapping[str, Any], now: float) -> dict[str, dict[str, Any]]:
+    def of(self, probes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """All of them, by name."""
         for name, probe in probes.items():
             if name not in self._views:
                 memory = self._memories.setdefault(name, ViewMemory())
-                self._views[name] = probe_view(probe, now, memory)
+                self._views[name] = probe_view(probe, memory)
         return {name: self._views[name] for name in probes}
 
     def spoil(self, probe: Any) -> None:
@@ -66,7 +66,7 @@ def snapshot(prober: Any, now: float, views: Views | None = None) -> dict[str, A
     :param now: Unix seconds.
     :param views: of its probes, those that are still right.
     """
-    found = (views or Views()).of(prober.probes, now)
+    found = (views or Views()).of(prober.probes)
     return {
         "now": now,
         "bucket": BUCKET_S,

@@ -73,7 +73,9 @@ class PageCase(TestCase):
         self.shown.pass_time(1)
         wheel = TimerWheel(reactor)
         self.addCleanup(wheel.stop)
-        self.site = prober_site(reactor, self.shown.prober, DebugKnobs(), wheel, INTERVAL)
+        self.site = prober_site(
+            reactor, time.time, self.shown.prober, DebugKnobs(), wheel, INTERVAL
+        )
         self.connections: set[Any] = set()
         build = self.site.buildProtocol
 

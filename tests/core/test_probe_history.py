@@ -23,7 +23,7 @@ T0 = 1_700_000_040.0
 def run(history: ProbeHistory, start: float, latency: float = 0.5, error: str = "") -> None:
     """One run, from its start to its end."""
     history.begin(start)
-    history.end(start, start + latency, error)
+    history.end(start + latency, latency, error)
 
 
 class StatusTests(SynchronousTestCase):
@@ -35,12 +35,12 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual((history.status, history.started), ("unknown", None))
         history.begin(T0)
         self.assertEqual((history.status, history.last_status), ("running", "unknown"))
-        history.end(T0, T0 + 2)
+        history.end(T0 + 2, 2.0)
         self.assertEqual((history.status, history.latency), ("succeeded", 2.0))
         history.begin(T0 + 10)
         self.assertEqual((history.status, history.last_status), ("running", "succeeded"))
         self.assertEqual((history.started, history.ended), (T0 + 10, T0 + 2))
-        history.end(T0 + 10, T0 + 11, "no answer")
+        history.end(T0 + 11, 1.0, "no answer")
         self.assertEqual((history.status, history.error), ("failed", "no answer"))
         self.assertIsNone(history.latency)
 
@@ -49,9 +49,9 @@ class StatusTests(SynchronousTestCase):
         history = ProbeHistory()
         history.begin(T0)
         history.begin(T0 + 1)
-        history.end(T0, T0 + 3)
+        history.end(T0 + 3, 3.0)
         self.assertEqual((history.status, history.latency), ("running", 3.0))
-        history.end(T0 + 1, T0 + 5)
+        history.end(T0 + 5, 4.0)
         self.assertEqual((history.status, history.latency), ("succeeded", 4.0))
 
     def test_withdrawn(self) -> None:
@@ -81,12 +81,12 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual((history.failed_runs, history.failed_seconds), (1, 4.0))
 
     def test_clock_set_back(self) -> None:
-        """No latency is negative, and no minute is older than the one before it."""
+        """Latencies do not mind, and no minute is older than the one before it."""
         history = ProbeHistory()
         run(history, T0 + 120)
         history.begin(T0 + 130)
-        history.end(T0 + 130, T0)
-        self.assertEqual(history.latency, 0.0)
+        history.end(T0, 0.25)
+        self.assertEqual((history.ended, history.latency), (T0, 0.25))
         self.assertEqual([each.runs for each in history.minutes], [2])
 
     def test_error_is_bounded(self) -> None:

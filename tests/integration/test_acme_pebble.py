@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -61,7 +62,9 @@ class PebbleTests(TestCase):
 
     def client(self, pebble: Pebble, **options: Any) -> ACMEClient:
         """A new client of the test's account."""
-        requests = SignedRequests(acme_agent(reactor, AuthorityTrust(str(pebble.ca_file))), reactor)
+        requests = SignedRequests(
+            acme_agent(reactor, AuthorityTrust(str(pebble.ca_file))), reactor, time.time
+        )
         return ACMEClient(requests, reactor, pebble.url, self.key, **options)
 
     def serve_challenges(self) -> HTTP01:
@@ -107,7 +110,7 @@ class PebbleTests(TestCase):
     async def test_trusted_by_environment(self) -> None:
         """SSL_CERT_FILE names the roots where no flag does; without either the CA is refused."""
         pebble = await self.start()
-        requests = SignedRequests(acme_agent(reactor, AuthorityTrust()), reactor)
+        requests = SignedRequests(acme_agent(reactor, AuthorityTrust()), reactor, time.time)
         client = ACMEClient(requests, reactor, pebble.url, self.key)
         with self.assertRaises(ACMEError) as caught:
             await client.register()

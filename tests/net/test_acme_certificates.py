@@ -27,6 +27,7 @@ from tests.certificate_files import NOW, Issued, issue
 from tests.net.fake_ca import BASE, FakeCA, problem
 from tests.net.test_acme_client import FakeSolver
 from tests.tls_clients import client_context, shake_hands
+from tests.wall_clock import WallClock
 
 NAME = "derp.example.com"
 DAY = 86400.0
@@ -43,8 +44,8 @@ class CertificatesCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.clock.advance(NOW)
-        self.ca = FakeCA(self.clock)
+        self.wall = WallClock(self.clock, NOW)
+        self.ca = FakeCA(self.wall)
         self.place = Path(self.mktemp())
         self.made = self.make()
 
@@ -52,6 +53,7 @@ class CertificatesCase(SynchronousTestCase):
         """Begin anew on the same directory."""
         return ACMECertificates(
             self.clock,
+            self.wall.seconds,
             HostFiles(self.place),
             self.client,
             SERVER_KEY,
@@ -62,7 +64,9 @@ class CertificatesCase(SynchronousTestCase):
 
     def client(self, key: AccountKey) -> ACMEClient:
         """A client of the authority."""
-        return ACMEClient(SignedRequests(self.ca, self.clock), self.clock, f"{BASE}/dir", key)
+        return ACMEClient(
+            SignedRequests(self.ca, self.clock, self.wall.seconds), self.clock, f"{BASE}/dir", key
+        )
 
     def get(self) -> ssl.SSLContext:
         """Ask for the certificate, and wait for it."""
@@ -168,6 +172,44 @@ class ServingTests(CertificatesCase):
         assert served is not None and found is not None
         self.assertEqual(found.leaf_der, served.leaf_der)
 
+    def test_clock_is_set(self) -> None:
+        """Before its clock is set a machine has no certificate; then it is the one on disk."""
+        self.get()
+        self.wall.set_by(-NOW)
+        self.made = self.make()
+        self.made.load([NAME])
+        self.assertIsNone(self.made.served(NAME))
+        self.ca.faults["/dir"] = [problem(400, "malformed", "who are you?")]
+        waiting: Any = self.made.context_for(NAME)
+        self.clock.advance(0)
+        self.failureResultOf(waiting, ACMEError)
+        self.wall.set_by(NOW)
+        waiting = self.made.context_for(NAME)
+        self.assertIn("the next is made", self.failureResultOf(waiting).getErrorMessage())
+        self.made.flights.forgive()
+        self.assertIsInstance(self.made.context_for(NAME), ssl.SSLContext)
+        self.assertEqual(len(self.ca.orders), 1)
+
+    def test_validity_by_the_wall(self) -> None:
+        """What has ended by the time of day is not served, however little time has passed."""
+        self.get()
+        self.wall.set_by(91 * DAY)
+        self.assertIsInstance(self.made.context_for(NAME), Deferred)
+        self.clock.advance(0)
+        self.assertGreater(self.leaf_end(), NOW + 91 * DAY)
+
+    def test_rest_by_the_clock(self) -> None:
+        """How long a failure is rested for is not a matter of the time of day."""
+        self.ca.faults["/dir"] = [problem(503, "serverInternal", "gone")]
+        waiting: Any = self.made.context_for(NAME)
+        self.clock.advance(0)
+        self.failureResultOf(waiting, ACMEError)
+        self.wall.set_by(-DAY)
+        self.clock.advance(59.0)
+        self.assertFalse(self.made.flights.may_begin(NAME))
+        self.clock.advance(1.0)
+        self.assertTrue(self.made.flights.may_begin(NAME))
+
     def test_stop(self) -> None:
         """Nothing is left in the reactor when the authority hangs."""
         self.ca.faults["/dir"] = [None]
@@ -226,6 +268,27 @@ class RenewalTests(CertificatesCase):
         self.pass_time(0.2 * DAY)
         self.assertGreater(self.leaf_end(), old)
 
+    def test_wanted_are_on_disk(self) -> None:
+        """What was not valid at the start, when the clock was wrong, is not ordered anew."""
+        self.get()
+        self.wall.set_by(-NOW)
+        self.made = self.make()
+        self.made.load([NAME])
+        self.wall.set_by(NOW)
+        self.made.want([NAME])
+        self.clock.advance(0)
+        self.assertIsNotNone(self.made.served(NAME))
+        self.assertEqual(len(self.ca.orders), 1)
+
+    def test_due_by_the_wall(self) -> None:
+        """The next tick after the clock was set renews what is due by then."""
+        self.get()
+        old = self.leaf_end()
+        self.wall.set_by(61 * DAY)
+        self.made.tick()
+        self.clock.advance(0)
+        self.assertGreater(self.leaf_end(), old)
+
     def test_wanted_addresses(self) -> None:
         """What is configured is got without being asked for, and tried again."""
         self.ca.faults["/dir"] = [problem(500, "serverInternal", "oops")]
@@ -250,7 +313,7 @@ class TxacmeTests(CertificatesCase):
 
     def use_txacme(self) -> None:
         """Put its loop in."""
-        self.made.rotation = TxacmeRotation(self.clock, self.made, lambda: 0.0)
+        self.made.rotation = TxacmeRotation(self.clock, self.wall.seconds, self.made, lambda: 0.0)
         self.made.start()
         self.addCleanup(self.made.stop)
 
@@ -278,6 +341,16 @@ class TxacmeTests(CertificatesCase):
         self.let_loop_run(61 * DAY)
         self.assertGreater(self.leaf_end(), old)
         self.assertEqual(self.made.statuses[NAME].attempts, 3)
+
+    def test_due_by_the_wall(self) -> None:
+        """Its next check judges by the time of day; that comes when time has really passed."""
+        self.get()
+        old = self.leaf_end()
+        self.wall.set_by(61 * DAY)
+        self.let_loop_run(3599.0, step=3599.0)
+        self.assertEqual(self.leaf_end(), old)
+        self.let_loop_run(1.0)
+        self.assertGreater(self.leaf_end(), old)
 
     def test_it_adapts_to_short_lives(self) -> None:
         """A certificate of an hour is looked at every few minutes."""

@@ -23,6 +23,7 @@ from tests.certificate_files import NOW
 from tests.net.fake_ca import BASE, FakeCA, problem
 from tests.net.test_acme_client import FakeSolver
 from tests.tls_clients import client_context, shake_hands
+from tests.wall_clock import WallClock
 
 NAME = "derp.example.com"
 V4, V6 = "203.0.113.7", "2001:db8::7"
@@ -66,10 +67,10 @@ class ChooserTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.clock.advance(NOW)
-        self.ca = FakeCA(self.clock)
+        self.wall = WallClock(self.clock, NOW)
+        self.ca = FakeCA(self.wall)
         self.place = Path(self.mktemp())
-        self.challenges = TLSALPN01(self.clock)
+        self.challenges = TLSALPN01(self.wall.seconds)
         self.hosts = self.make(HostFiles(self.place))
         self.addresses = self.make(AddressFiles(self.place), Profile("shortlived"))
         self.chooser = self.choose()
@@ -78,10 +79,16 @@ class ChooserTests(SynchronousTestCase):
         """Certificates of the authority."""
 
         def client(key: AccountKey) -> ACMEClient:
-            return ACMEClient(SignedRequests(self.ca, self.clock), self.clock, f"{BASE}/dir", key)
+            return ACMEClient(
+                SignedRequests(self.ca, self.clock, self.wall.seconds),
+                self.clock,
+                f"{BASE}/dir",
+                key,
+            )
 
         return ACMECertificates(
             self.clock,
+            self.wall.seconds,
             files,
             client,
             bytes(32),

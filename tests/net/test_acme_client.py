@@ -16,6 +16,7 @@ from derp.net.acme_problem import ACMEError, describe_problem, problem_of
 from derp.wire.jose import AccountKey
 from tests.certificate_files import NOW
 from tests.net.fake_ca import BASE, FakeCA, problem
+from tests.wall_clock import WallClock
 
 KEY = AccountKey.generate()
 
@@ -40,10 +41,10 @@ class ACMECase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.clock.advance(NOW)
-        self.ca = FakeCA(self.clock)
+        self.wall = WallClock(self.clock, NOW)
+        self.ca = FakeCA(self.wall)
         self.client = ACMEClient(
-            SignedRequests(self.ca, self.clock), self.clock, f"{BASE}/dir", KEY
+            SignedRequests(self.ca, self.clock, self.wall.seconds), self.clock, f"{BASE}/dir", KEY
         )
 
     def run_now(self, coroutine: Any, seconds: float = 0.0) -> Any:

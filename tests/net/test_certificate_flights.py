@@ -8,6 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from derp.net.acme_problem import ACMEError
 from derp.net.certificate_flights import MOST_NAMES, MOST_WAITING, Flights
+from tests.certificate_files import NOW
+from tests.wall_clock import WallClock
 
 
 class FlightsTests(SynchronousTestCase):
@@ -15,10 +17,12 @@ class FlightsTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
+        self.wall = WallClock(self.clock, NOW)
         self.begun: list[tuple[str, Deferred[None]]] = []
         self.ended: list[tuple[str, str]] = []
         self.flights = Flights(
             self.clock,
+            self.wall.seconds,
             self.work,
             limit_s=300,
             luck=lambda: 0.0,
@@ -71,7 +75,7 @@ class FlightsTests(SynchronousTestCase):
         self.fail_once()
         self.assertEqual(self.ended, [("a", "no")])
         early = self.failureResultOf(self.flights.board("a"), ACMEError)
-        self.assertIn("the next is made after 1970-01-01 00:01:00 UTC", early.getErrorMessage())
+        self.assertIn("the next is made after 2026-11-20 12:01:00 UTC", early.getErrorMessage())
         self.clock.advance(60)
         self.fail_once()
         self.assertEqual(self.flights.failures("a"), 2)

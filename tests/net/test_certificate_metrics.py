@@ -43,7 +43,7 @@ class CertificateMetricsTests(SynchronousTestCase):
 
     def test_served(self) -> None:
         """Dates, attempts, and the last error in words."""
-        now = self.sources.clock.seconds()
+        now = self.sources.wall_time()
         self.status.not_before, self.status.not_after = now - 89 * DAY, now + 3600.0
         self.status.succeeded(now - 89 * DAY)
         self.status.failed(now, "the CA <is> down")

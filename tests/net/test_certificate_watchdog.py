@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from derp.core.health import Health
 from derp.net.certificate_status import CertificateStatus
 from derp.net.certificate_watchdog import LOOK_S, CertificateWatchdog, expiry_note
+from tests.wall_clock import WallClock
 
 DAY = 86400.0
 
@@ -17,18 +18,24 @@ class CertificateWatchdogTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
+        self.clock.advance(5.0)
+        self.wall = WallClock(self.clock, 0.0)
         self.status = CertificateStatus("a.test", "acme", 0.0, 90 * DAY)
         self.ticks: list[float] = []
         self.health = Health(tuple)
         self.watchdog = CertificateWatchdog(
-            self.clock, lambda: [self.status], self.health, self.tick
+            self.clock, self.wall.seconds, lambda: [self.status], self.health, self.tick
         )
         self.said: list[str] = []
+        self.set_by: list[float] = []
         from derp.net import certificate_watchdog
 
         class Log:
             def warn(log, format: str, text: str) -> None:
                 self.said.append(text)
+
+            def info(log, format: str, change: float) -> None:
+                self.set_by.append(change)
 
             failure = certificate_watchdog.log.failure
 
@@ -38,8 +45,8 @@ class CertificateWatchdogTests(SynchronousTestCase):
 
     def tick(self) -> None:
         """Count, and fail if the test wants it."""
-        self.ticks.append(self.clock.seconds())
-        if self.clock.seconds() == 7 * LOOK_S:
+        self.ticks.append(self.wall.seconds())
+        if self.wall.seconds() == 7 * LOOK_S:
             raise ZeroDivisionError
 
     def test_end_of_life(self) -> None:
@@ -57,11 +64,49 @@ class CertificateWatchdogTests(SynchronousTestCase):
         self.watchdog.check()
         self.assertEqual(self.health.text, "")
 
+    def test_clock_is_set(self) -> None:
+        """A machine that boots in the past is found out of it by the next look, and only then."""
+        heard: list[int] = []
+        judged: list[bool] = []
+        self.watchdog.when_clock_was_set = lambda: heard.append(len(self.ticks))
+        self.watchdog.when_judged = judged.append
+        self.status.not_before, self.status.not_after = 50 * DAY, 140 * DAY
+        self.clock.advance(LOOK_S)
+        self.assertIn("is not valid yet", self.health.text)
+        self.assertEqual((judged, heard), ([True], []))
+        self.wall.set_by(60 * DAY)
+        self.clock.advance(LOOK_S)
+        self.assertEqual(self.health.text, "")
+        self.assertEqual((judged, heard), ([True, False], [2]), "told before that look's tick")
+        self.assertEqual(self.set_by, [60 * DAY])
+        self.wall.set_by(-60 * DAY)
+        self.clock.advance(LOOK_S)
+        self.assertIn("is not valid yet", self.health.text)
+        self.assertEqual((len(heard), len(self.said)), (2, 2))
+
+    def test_small_steps(self) -> None:
+        """A clock that is slewed, or was a second off, is nothing to speak of."""
+        self.watchdog.when_clock_was_set = lambda: self.fail("it was not")
+        for change in (59.0, -59.0, 1.0):
+            self.wall.set_by(change)
+            self.clock.advance(LOOK_S)
+        self.assertEqual(self.set_by, [])
+
+    def test_repeated_by_elapsed_time(self) -> None:
+        """A clock that is set back does not silence the log."""
+        self.status.not_after = -1.0
+        self.watchdog.check()
+        self.wall.set_by(-3000 * DAY)
+        self.watchdog.check()
+        self.assertEqual(len(self.said), 1)
+        self.clock.advance(DAY + LOOK_S)
+        self.assertEqual(len(self.said), 2)
+
     def test_judged(self) -> None:
         """Invalid is one that has ended or not begun, not one that ends soon or is to come."""
         judged: list[bool] = []
         self.watchdog.when_judged = judged.append
-        now = self.clock.seconds()
+        now = self.wall.seconds()
         for begins, ends in (
             (now, now + 1),
             (now - 1, now),
@@ -87,7 +132,7 @@ class CertificateWatchdogTests(SynchronousTestCase):
         self.clock.advance(1 * DAY + LOOK_S)
         self.assertIn("change CertName in the DERP map", self.said[0])
         self.assertEqual(self.health.text, "")
-        self.assertIn("CertName", expiry_note(self.status, self.clock.seconds()))
+        self.assertIn("CertName", expiry_note(self.status, self.wall.seconds()))
         self.clock.advance(59.5 * DAY)
         self.assertIn("expires in", self.health.text)
 

@@ -349,11 +349,11 @@ class QuotaTests(LimitedRelayCase):
         again.startService()
         self.port = again.listeners[0].opened.getHost().port  # type: ignore[union-attr]
         await self.refused()
-        wall = again.quota._wall
-        again.quota._wall = lambda: wall() + 32 * 86400
+        wall_time = again.quota._wall_time
+        again.quota._wall_time = lambda: wall_time() + 32 * 86400
         await clock.pass_by(1.0)
         _, heard = await self.join()
-        again.quota._wall = wall
+        again.quota._wall_time = wall_time
         await clock.pass_by(1.0)
         self.assertIsInstance(await heard.next(), Health)
         self.path.write_text('{"MonthlyQuota": "1GB"}')

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from twisted.trial.unittest import SynchronousTestCase
 
-from derp.net.self_signed import make_self_signed
+from derp.net.self_signed import THE_PAST, VALID_FOR, make_self_signed
 from tests.certificate_files import NOW
 from tests.vectors import load
 
@@ -43,6 +43,14 @@ class MakeSelfSignedTests(SynchronousTestCase):
         begins = datetime.fromtimestamp(NOW, UTC)
         self.assertEqual(made.not_valid_before_utc, begins)
         self.assertEqual(made.not_valid_after_utc, begins + timedelta(days=3650))
+
+    def test_clock_not_set_yet(self) -> None:
+        """Made in 1970 it has begun, and is no less valid when the clock is right."""
+        pem, _ = make_self_signed(ip_address("127.0.0.1"), 5.0)
+        made = x509.load_pem_x509_certificate(pem)
+        self.assertEqual(made.not_valid_before_utc.timestamp(), 5.0)
+        self.assertEqual(made.not_valid_after_utc, THE_PAST + VALID_FOR)
+        self.assertLess(THE_PAST.timestamp(), NOW)
 
     def test_serial(self) -> None:
         """Serial numbers are random, positive and at most 128 bits."""

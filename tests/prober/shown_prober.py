@@ -47,7 +47,7 @@ class ShownProber:
     def __init__(self, start: float = START) -> None:
         self.clock = Clock()
         self.clock.rightNow = start
-        self.prober = Prober(self.clock, spread=False)
+        self.prober = Prober(self.clock, spread=False, wall_time=self.clock.seconds)
         self.checks: dict[str, FakeCheck] = {}
 
     def add(
@@ -129,4 +129,4 @@ def fill_history(history: Any, now: float, hours: float, latency_s: float, seed:
             latency_s * daily * (0.9 + 0.3 * dice.random()) * (3 if dice.random() < 0.01 else 1)
         )
         history.begin(at)
-        history.end(at, at + latency, "" if dice.random() > 0.001 else "nothing came back")
+        history.end(at + latency, latency, "" if dice.random() > 0.001 else "nothing came back")

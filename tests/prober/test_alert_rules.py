@@ -31,7 +31,7 @@ class RuleTests(SynchronousTestCase):
         region = Region(region_id=1, code="nyc", nodes=(node,))
         targets = Targets(reactor=shown.clock, current_map=DERPMap)
         delays = queue_delay_check(targets, region, node, node)
-        exposed = generate_latest(ProbeMetrics(shown.prober, shown.clock)).decode()
+        exposed = generate_latest(ProbeMetrics(shown.prober)).decode()
         self.names = set(re.findall(r"^(derpprobe_\w+)", exposed, re.MULTILINE))
         self.names |= {sample.name for metric in delays.metrics() for sample in metric.samples}
         self.labels = set(re.findall(r'[{,](\w+)="', exposed)) | {"instance", "job", "le"}

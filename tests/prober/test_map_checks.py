@@ -172,7 +172,7 @@ class ReconcileTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.prober = Prober(self.clock, spread=True)
+        self.prober = Prober(self.clock, spread=True, wall_time=self.clock.seconds)
         self.addCleanup(self.prober.stop)
         self.source = FakeSource(b"")
 

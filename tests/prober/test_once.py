@@ -15,7 +15,7 @@ class OnceTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.prober = Prober(self.clock, spread=False, once=True)
+        self.prober = Prober(self.clock, spread=False, once=True, wall_time=self.clock.seconds)
         self.addCleanup(self.prober.stop)
         self.once = OnceReport(self.prober)
 
@@ -41,7 +41,7 @@ class OnceTests(SynchronousTestCase):
 
     def test_spread(self) -> None:
         """One that has not begun yet is waited for."""
-        self.prober = Prober(self.clock, spread=True, once=True)
+        self.prober = Prober(self.clock, spread=True, once=True, wall_time=self.clock.seconds)
         self.addCleanup(self.prober.stop)
         self.once = OnceReport(self.prober)
         fake = FakeCheck(self.clock)

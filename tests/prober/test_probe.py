@@ -12,6 +12,9 @@ from derp.prober.check import Check, ProbeFailed
 from derp.prober.probe import CLOSE_S, STILL_RUNNING, Probe, ProbeBusy
 from derp.prober.run import describe
 from tests.prober.checks import FakeCheck, failing, nothing
+from tests.wall_clock import WallClock
+
+START = 1_700_000_000.0
 
 
 class ProbeTestCase(SynchronousTestCase):
@@ -19,6 +22,7 @@ class ProbeTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
+        self.wall = WallClock(self.clock, START)
         self.fake = FakeCheck(self.clock, region="zero")
         self.changes: list[str] = []
 
@@ -26,6 +30,7 @@ class ProbeTestCase(SynchronousTestCase):
         """A probe that has been started."""
         probe = Probe(
             self.clock,
+            self.wall.seconds,
             "derp/zero/1a/tls",
             interval,
             self.fake.check,
@@ -69,6 +74,24 @@ class TimingTests(ProbeTestCase):
         self.assertEqual(len(self.fake.begun), 2)
         self.pump(5)
         self.assertEqual(self.fake.begun[2:], [3610.0])
+
+    def test_clock_is_set(self) -> None:
+        """Runs begin when they are due, and take as long as they take; their times are civil."""
+        for change in (3600.0, -7200.0):
+            probe = self.probe()
+            self.clock.advance(1.0)
+            self.wall.set_by(change)
+            begun = len(self.fake.begun)
+            self.fake.succeed()
+            history = probe.history
+            self.assertEqual(list(history.latencies), [1.0])
+            self.assertEqual(history.ended, self.wall.seconds())
+            self.clock.advance(8.0)
+            self.assertEqual(len(self.fake.begun), begun)
+            self.clock.advance(1.0)
+            self.assertEqual(len(self.fake.begun), begun + 1)
+            self.assertEqual(history.started, self.wall.seconds())
+            probe.close()
 
     def test_changes(self) -> None:
         """Each begin and each end is told, with the history as it is then."""
@@ -242,7 +265,7 @@ class RunNowTests(ProbeTestCase):
         self.pump(2)
         self.fake.succeed()
         result = self.successResultOf(asking)
-        self.assertEqual((result.succeeded, result.started, result.ended), (True, 3.0, 5.0))
+        self.assertEqual((result.succeeded, result.ended, result.latency), (True, START + 5.0, 2.0))
         self.pump(5)
         self.assertEqual(self.fake.begun, [0.0, 3.0, 10.0])
 
@@ -363,7 +386,7 @@ class InfoTests(ProbeTestCase):
 
     def test_after_runs(self) -> None:
         """Times in UTC, durations in nanoseconds."""
-        self.clock.advance(datetime(2026, 11, 21, 9, 50, 0, tzinfo=UTC).timestamp())
+        self.wall.set_by(datetime(2026, 11, 21, 9, 50, 0, tzinfo=UTC).timestamp() - START)
         probe = self.probe()
         self.clock.advance(0.25)
         self.fake.succeed()

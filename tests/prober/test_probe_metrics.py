@@ -27,13 +27,13 @@ class MetricsTests(SynchronousTestCase):
         self.clock = Clock()
         self.clock.rightNow = START
         self.fake = FakeCheck(self.clock, "tls", **COMMON)
-        self.prober = Prober(self.clock, spread=False)
+        self.prober = Prober(self.clock, spread=False, wall_time=self.clock.seconds)
         self.addCleanup(self.prober.stop)
 
     def scrape(self) -> dict[str, float]:
         """Each sample without ``derpprobe_``; labels only where they are the sample's own."""
         registry = CollectorRegistry()
-        registry.register(ProbeMetrics(self.prober, self.clock))
+        registry.register(ProbeMetrics(self.prober))
         self.shown = Exposition.parse(generate_latest(registry).decode())
         own = {"name", "class", *COMMON}
         found = {}
@@ -44,7 +44,7 @@ class MetricsTests(SynchronousTestCase):
 
     def test_life(self) -> None:
         """From before the first run to after a failure."""
-        self.prober = Prober(self.clock, spread=True)
+        self.prober = Prober(self.clock, spread=True, wall_time=self.clock.seconds)
         self.addCleanup(self.prober.stop)
         probe = self.prober.add("derp/zero/1a/tls", 10.0, self.fake.check)
         self.assertEqual(self.scrape(), {"interval_secs": 10, "in_flight": 0})

@@ -19,7 +19,7 @@ class ProberTestCase(SynchronousTestCase):
 
     def prober(self, *, spread: bool = False, once: bool = False) -> Prober:
         """A prober that tells us what happens."""
-        prober = Prober(self.clock, spread=spread, once=once)
+        prober = Prober(self.clock, spread=spread, once=once, wall_time=self.clock.seconds)
         prober.listeners.append(self.heard)
         self.addCleanup(prober.stop)
         return prober

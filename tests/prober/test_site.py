@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -46,7 +47,7 @@ class SiteTestCase(TestCase):
         self.addCleanup(self.prober.stop)
         wheel = TimerWheel(reactor)
         self.addCleanup(wheel.stop)
-        site = prober_site(reactor, self.prober, DebugKnobs(), wheel, 15.0)
+        site = prober_site(reactor, time.time, self.prober, DebugKnobs(), wheel, 15.0)
         self.port = ProberPort(reactor, HOST, 0, site)
         self.port.start()
         self.addCleanup(self.port.stop)

@@ -37,7 +37,7 @@ class ViewTests(SynchronousTestCase):
         self.shown.add_node("nyc", 1, "1a", "derp1.example.com")
 
     def view(self, name: str = TLS) -> dict[str, Any]:
-        return probe_view(self.shown.prober.probes[name], self.shown.clock.seconds())
+        return probe_view(self.shown.prober.probes[name])
 
     def test_before_the_first_run_ends(self) -> None:
         """Nothing is known yet, and nothing is claimed."""
@@ -200,7 +200,7 @@ class PartsTests(SynchronousTestCase):
         shown_prober = ShownProber()
         shown_prober.add(TLS, "tls", {"region": "nyc"})
         self.assertIsNone(failing_since(shown_prober.prober.probes[TLS].history))
-        self.assertEqual(state_of(shown_prober.prober.probes[TLS], START), "pending")
+        self.assertEqual(state_of(shown_prober.prober.probes[TLS]), "pending")
 
 
 class SnapshotTests(SynchronousTestCase):
