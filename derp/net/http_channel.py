@@ -4,6 +4,7 @@ twisted.web's HTTP/1.1 channel, with a bound on everything a stranger may send.
 Only public names of :class:`twisted.web.http.HTTPChannel` are used or overridden. Differences
 from Go's ``http.Server`` that remain: continuation lines are refused (RFC 9112 §5.2 allows
 that; Go joins them), more than 500 header lines are a bad request, and lines must end in CRLF.
+What is wrong with a line is said in Go's words (:mod:`derp.wire.request_head`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from twisted.python.failure import Failure
 from twisted.web import http
 
 from derp.net.http_deadlines import HTTPDeadlines, HTTPTiming
+from derp.wire.request_head import find_header_line_fault, find_request_line_fault
 
 MAX_HEADER = 1 << 20
 """Bytes of request line and header together (Go: ``DefaultMaxHeaderBytes``), then 431."""
@@ -24,6 +26,7 @@ MAX_BODY = 1 << 20
 """Bytes of a request's body, then 413. No path wants a body; it is read and dropped."""
 
 _REASONS = {413: "Request Entity Too Large"}
+_BODIES = {501: "Unsupported transfer encoding"}
 
 
 class BoundedChannel(http.HTTPChannel):
@@ -43,6 +46,7 @@ class BoundedChannel(http.HTTPChannel):
         self.deadlines = HTTPDeadlines(timing, self.expire)
         self._partial_line = bytearray()
         self._header_size = 0
+        self._in_head = False
         self._idle = False
         self._closing = False
         self._congested = False
@@ -87,8 +91,19 @@ class BoundedChannel(http.HTTPChannel):
             self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         elif line[:1] in (b" ", b"\t"):
             self.refuse(HTTPStatus.BAD_REQUEST, "header line folding is obsolete")
-        else:
+        elif self._takes(line):
             super().lineReceived(line)
+
+    def _takes(self, line: bytes) -> bool:
+        """Whether a line has no fault of its own; one that has is the last we read."""
+        if not line:  # the head's end, or a stray one before it
+            return True
+        find_fault = find_header_line_fault if self._in_head else find_request_line_fault
+        self._in_head = True
+        fault = find_fault(line)
+        if fault is not None:
+            self.refuse(fault.status, fault.detail)
+        return fault is None
 
     def lineLengthExceeded(self, line: bytes) -> None:
         self.refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
@@ -107,6 +122,7 @@ class BoundedChannel(http.HTTPChannel):
         if self._closing:
             return
         self._header_size = 0
+        self._in_head = False
         self.deadlines.await_response()
         arrived, self.arrived = self.arrived, None
         if arrived is not None:
@@ -137,13 +153,13 @@ class BoundedChannel(http.HTTPChannel):
         :param detail: what was wrong, for a status whose own name does not say it.
         """
         reason = _REASONS.get(status, HTTPStatus(status).phrase)
-        text = f"{int(status)} {reason}" + (f": {detail}" if detail else "")
+        line = f"{int(status)} {reason}" + (f": {detail}" if detail else "")
         head = (
-            f"HTTP/1.1 {int(status)} {reason}\r\n"
+            f"HTTP/1.1 {line}\r\n"
             "Content-Type: text/plain; charset=utf-8\r\n"
             "Connection: close\r\n\r\n"
         )
-        self.transport.write((head + text).encode("utf-8"))
+        self.transport.write((head + _BODIES.get(status, line)).encode("utf-8"))
         self.loseConnection()
 
     def loseConnection(self) -> Any:

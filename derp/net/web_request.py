@@ -40,6 +40,8 @@ class WebRequest(server.Request):
     transport: Any
     via_trusted_proxy = False
     """Whether a proxy we trust has said who the client is."""
+    _closes = False
+    """Whether it is the channel that wants the connection closed, not the page."""
     _tls_stats: TLSRequestStats | None = None
     _tls_label = ""
     _body_size = 0
@@ -56,6 +58,8 @@ class WebRequest(server.Request):
 
     def process(self) -> None:
         self.site = self.channel.site
+        self._closes = self.responseHeaders.hasHeader(b"Connection")
+        self.responseHeaders.removeHeader(b"Connection")
         self._find_client()
         self._count_tls()
         try:
@@ -172,11 +176,16 @@ class WebRequest(server.Request):
         arranged = Headers()
         own = dict(headers.getAllRawHeaders())
         length = own.pop(b"Content-Length", None)
+        closes = self._closes and own.get(b"Connection") != [b"close"]
+        if closes:
+            own.pop(b"Connection", None)
         for name in sorted(own):
             arranged.setRawHeaders(name, own[name])
         arranged.setRawHeaders(b"Date", [http.datetimeToString()])
         if length is not None:
             arranged.setRawHeaders(b"Content-Length", length)
+        if closes:
+            arranged.setRawHeaders(b"Connection", [b"close"])
         self.responseHeaders = arranged
 
     def _count_tls(self) -> None:

@@ -18,6 +18,14 @@ TOO_LARGE = (
 )
 
 
+def refusal(line: bytes, text: bytes) -> bytes:
+    """What is sent instead of an answer."""
+    return (
+        b"HTTP/1.1 " + line + b"\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        b"Connection: close\r\n\r\n" + text
+    )
+
+
 class BoundedChannelTests(SynchronousTestCase):
     """Limits and refusals, on strings."""
 
@@ -90,7 +98,7 @@ class BoundedChannelTests(SynchronousTestCase):
         """Continuation lines are refused: joining them is quadratic, and they are obsolete."""
         visit = self.visit()
         written = visit.send(get("/")[:-2] + b"X: a\r\n b\r\n\r\n")
-        self.assertTrue(written.startswith(b"HTTP/1.1 400 Bad Request\r\n"))
+        self.assertTrue(written.startswith(b"HTTP/1.1 400 Bad Request: header line folding "))
         self.assertTrue(visit.closing)
 
     def test_announced_body_too_large(self) -> None:
@@ -128,7 +136,7 @@ class BoundedChannelTests(SynchronousTestCase):
     def test_bad_requests(self) -> None:
         """Each malformed request is refused in Go's words, and the connection closed."""
         host = b"Host: a\r\n"
-        cases = {
+        cases: dict[bytes, bytes] = {
             b"GET / HTTP/1.1\r\n\r\n": b"missing required Host header",
             b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n": b"malformed Host header",
             b'GET / HTTP/1.1\r\nHost: a"\r\n\r\n': b"malformed Host header",
@@ -136,23 +144,43 @@ class BoundedChannelTests(SynchronousTestCase):
             b"GET foo HTTP/1.1\r\n" + host + b"\r\n": b"",
             b"GET /%zz HTTP/1.1\r\n" + host + b"\r\n": b"",
             b'GET http://a"b/ HTTP/1.1\r\n' + host + b"\r\n": b"",
+            b"GET /a b HTTP/1.1\r\n" + host + b"\r\n": b"",
+            b"GET / HTTP/1.1\r\n" + host + b"no header\r\n\r\n": b"",
+            b"GET / HTTP/1.1\r\n" + host + b"X : a\r\n\r\n": b"invalid header name",
         }
         for request, detail in cases.items():
             with self.subTest(request=request):
                 visit = self.visit()
                 text = b"400 Bad Request" + (b": " + detail if detail else b"")
-                self.assertEqual(
-                    visit.send(request + get("/")),
-                    b"HTTP/1.1 400 Bad Request\r\n"
-                    b"Content-Type: text/plain; charset=utf-8\r\n"
-                    b"Connection: close\r\n\r\n" + text,
-                )
+                self.assertEqual(visit.send(request + get("/")), refusal(text, text))
                 self.assertTrue(visit.closing)
+
+    def test_unsupported(self) -> None:
+        """Another version of HTTP, or another encoding of a body, has a status of its own."""
+        version = b"505 HTTP Version Not Supported: unsupported protocol version"
+        written = self.visit().send(b"GET / HTTP/2.0\r\nHost: a\r\n\r\n")
+        self.assertEqual(written, refusal(version, version))
+        written = self.visit().send(get("/", "Transfer-Encoding: gzip", method="POST"))
+        self.assertEqual(written, refusal(b"501 Not Implemented", b"Unsupported transfer encoding"))
+
+    def test_each_head_is_judged(self) -> None:
+        """On a kept connection a request line comes first again, after a stray empty line."""
+        visit = self.visit()
+        body = get("/derp/probe", "Content-Length: 3") + b"a:b\r\n"
+        self.assertIn(b"200 OK", visit.send(body + get("/derp/probe") + b"\r\n"))
+        self.assertIn(b"200 OK", visit.send(get("/derp/probe")))
+        self.assertIn(b"400 Bad Request\r\n", visit.send(b"X: a header line\r\n"))
+
+    def test_nothing_after_a_refusal(self) -> None:
+        """One line that is refused, one refusal."""
+        written = self.visit().send(b"no request\r\nnor this\r\n\r\n" + get("/"))
+        self.assertEqual(written.count(b"HTTP/1.1"), 1)
 
     def test_nothing_after_the_end(self) -> None:
         """What follows a request that closes the connection is not looked at."""
-        written = self.visit().send(get("/", "Connection: close") + get("/"))
-        self.assertEqual(written.count(b"HTTP/1.1"), 1)
+        for behind in (get("/"), b"no request\r\n"):
+            written = self.visit().send(get("/", "Connection: close") + behind)
+            self.assertEqual(written.count(b"HTTP/1.1"), 1)
 
     def test_star(self) -> None:
         """``OPTIONS *`` is answered, anything else about ``*`` is wrong."""

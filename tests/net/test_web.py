@@ -83,8 +83,8 @@ class WebRequestTests(SynchronousTestCase):
 
     def test_client_closes(self) -> None:
         """A client's wish to close is granted and confirmed."""
-        answer = self.visit.send(get("/", "Connection: close"))
-        self.assertIn(b"Connection: close\r\n", answer)
+        answer = self.visit.send(get("/derp/probe", "Connection: close"))
+        self.assertTrue(answer.endswith(b"Content-Length: 0\r\nConnection: close\r\n\r\n"))
         self.assertTrue(self.visit.closing)
 
     def test_status_of_a_page(self) -> None:

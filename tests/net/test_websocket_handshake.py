@@ -61,8 +61,9 @@ class HandshakeTests(SynchronousTestCase):
         answer = self.ask(Connection="close")
         message = VIOLATION + b'Connection header "close" does not contain Upgrade'
         self.assertRefused(answer, b"426 Upgrade Required", message)
-        self.assertIn(b"Connection: Upgrade\r\n", answer)
         self.assertIn(b"Upgrade: websocket\r\n", answer)
+        self.assertIn(b"Connection: close\r\n", answer)
+        self.assertIn(b"Connection: Upgrade\r\n", self.ask(Connection="keep-alive"))
 
     def test_method(self) -> None:
         """Only GET."""
