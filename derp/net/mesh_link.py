@@ -70,6 +70,9 @@ _REFUSED: Final = (
     "it answers, but closed the connection when we asked to watch its clients: its mesh key is "
     "not ours, or it has none; compare the files of --mesh-psk-file"
 )
+_PIN_HINT: Final = (
+    "; in the mesh CertName is what stands behind # in a peer's name, and --mesh-ca-file names a CA"
+)
 
 
 class LinkState(Enum):
@@ -238,7 +241,8 @@ class MeshLink:
             return
         if not failure.check(RelayError):
             self.log.failure("mesh({name}): connecting failed", failure, name=self._name)
-        self._failed(LinkFailure.UNREACHABLE, failure.getErrorMessage())
+        text = failure.getErrorMessage()
+        self._failed(LinkFailure.UNREACHABLE, text + _PIN_HINT if "CertName" in text else text)
 
     def _surprised(self, failure: Failure) -> None:
         """Report a mistake of ours; it must not end the link for good."""

@@ -106,8 +106,14 @@ def read_peers(flag: str, path: str) -> tuple[MeshPeer, ...]:
         ) from None
     if len(content) > MAX_FILE_LEN:
         raise ConfigError(f"{flag}: {quoted(path)} is longer than {MAX_FILE_LEN} bytes")
-    lines = map(str.strip, content.decode("utf-8", "replace").splitlines())
-    return parse_peers(flag, (line for line in lines if line and not line.startswith("#")))
+    lines = map(str.strip, content.decode("utf-8", "replace").split("\n"))
+    where = f"{flag}: {quoted(path)}"
+    peers = [
+        parse_peer(f"{where} line {number}", line)
+        for number, line in enumerate(lines, 1)
+        if line and not line.startswith("#")
+    ]
+    return join_peers(where, peers)
 
 
 def _bad(flag: str, text: str, cure: str) -> ConfigError:

@@ -292,6 +292,12 @@ class BreakTests(MeshLinkCase):
         self.connector.refuse("connection refused")
         self.assertEqual(self.link.failures[LinkFailure.UNREACHABLE], 1)
         self.assertNotIn("mesh key", self.lines[-1])
+        self.assertNotIn("--mesh-ca-file", self.link.problem)
+
+    def test_wrong_certificate(self) -> None:
+        """What a map calls CertName is said in the words of the list of peers."""
+        self.connector.refuse("put it into CertName")
+        self.assertIn("CertName is what stands behind #", self.link.problem)
 
     def test_silent_peer(self) -> None:
         """A relay that takes the login and then says nothing is given up."""

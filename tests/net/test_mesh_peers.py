@@ -124,5 +124,11 @@ class ReadPeersTests(SynchronousTestCase):
         for content in (b"a\n/b\n", b"a\n" * MAX_FILE_LEN, b"\xff\xfe"):
             with self.assertRaisesRegex(ConfigError, "--mesh-with-file: "):
                 self.read(content)
+        with self.assertRaisesRegex(
+            ConfigError, 'file: ".+" line 3: "/b" is no relay to mesh with'
+        ):
+            self.read(b"# ours\na\n/b\n")
+        with self.assertRaisesRegex(ConfigError, 'file: ".+": "a" is named twice'):
+            self.read(f"a\na#{PIN}\n".encode())
         with self.assertRaisesRegex(ConfigError, "--mesh-with-file: cannot read .?/nowhere"):
             read_peers("--mesh-with-file", "/nowhere/at/all")

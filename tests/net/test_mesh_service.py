@@ -125,7 +125,7 @@ class MeshServiceTests(SynchronousTestCase):
         with self.assertRaisesRegex(ConfigError, "--mesh-with-file: cannot read"):
             self.make(mesh_with_file=str(self.file))
         self.file.write_text("a/b/c")
-        with self.assertRaisesRegex(ConfigError, "--mesh-with-file: .a/b/c. is no relay"):
+        with self.assertRaisesRegex(ConfigError, "--mesh-with-file: .+ line 1: .a/b/c. is no"):
             self.make(mesh_with_file=str(self.file))
 
     def test_bad_ca_file(self) -> None:
