@@ -22,15 +22,18 @@ Source of the first two: tailscale ``derpserver.RateConfig``.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from json import JSONDecodeError
 from math import inf, isfinite
 from typing import Any, Final
 
 from derp.errors import ConfigError, ProtocolError
-from derp.sizes import MAX_SIZE, parse_size
+from derp.sizes import MAX_SIZE, format_size, parse_size
 from derp.wire.frames import KEY_LEN, MAX_PACKET
-from derp.wire.go_json import parse_object
+from derp.wire.go_json import Fields, parse_object
 
 MIN_BURST: Final = KEY_LEN + MAX_PACKET
 """A bucket must hold what one frame can cost, or that frame would wait for ever."""
@@ -66,6 +69,18 @@ class Limits:
         if not self.server_rate:
             return 0
         return max(self.server_burst or self.server_rate // 10, MIN_BURST)
+
+    def describe_others(self) -> str:
+        """What is limited besides each client's rate, in a line; empty if nothing is."""
+        limits = {
+            "server-rate": self.server_rate and f"{self.server_rate} bytes/sec",
+            "accept-connection-limit": self.accept_rate and f"{self.accept_rate:g}/sec",
+            "max-handshakes": self.max_handshakes,
+            "max-clients": self.max_clients,
+            "max-clients-per-ip": self.max_clients_per_ip,
+            "monthly-quota": self.monthly_quota and format_size(self.monthly_quota),
+        }
+        return ", ".join(f"{name}={limit}" for name, limit in limits.items() if limit)
 
     @property
     def meters(self) -> bool:
@@ -122,7 +137,7 @@ def parse_limits(data: bytes, flags: Limits) -> Limits:
     :param flags: the limits the flags set.
     :raises ProtocolError: naming the member that is wrong, or saying that it is no JSON.
     """
-    fields = parse_object(data, "the file")
+    fields = _read(data)
     given: dict[str, Any] = {}
     for name, (attribute, read) in _MEMBERS.items():
         value = fields.get(name.lower())
@@ -132,6 +147,35 @@ def parse_limits(data: bytes, flags: Limits) -> Limits:
     if limits.accept_rate and not limits.accept_burst:
         limits = replace(limits, accept_burst=max(1, int(min(limits.accept_rate, MAX_SIZE))))
     return limits
+
+
+def _read(data: bytes) -> Fields:
+    try:
+        return parse_object(data, "the file")
+    except ProtocolError as error:
+        where = error.__cause__
+        if not isinstance(where, JSONDecodeError):
+            raise
+        raise ProtocolError(
+            f"{error}: {where.msg.lower()}, at line {where.lineno} column {where.colno}"
+        ) from None
+
+
+def strange_members(data: bytes) -> dict[str, str]:
+    """
+    Find members that mean nothing here; like Go's decoder :func:`parse_limits` ignores them.
+
+    :param data: what that has read.
+    :return: their names, and the limit that each may have been meant for, or nothing. Names
+        that begin with a sign (``"_comment"``) are nobody's mistake.
+    """
+    known = {name.lower(): name for name in _MEMBERS}
+    strange = {}
+    for name in json.loads(data.decode("utf-8", "replace")) or ():
+        if name.lower() not in known and name[:1].isalpha():
+            near = get_close_matches(name.lower(), known, 1)
+            strange[name] = known[near[0]] if near else ""
+    return strange
 
 
 def accept_limits(rate: float, burst: int) -> tuple[float, int]:

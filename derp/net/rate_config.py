@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from derp.core.limits import Limits, parse_limits
+from twisted.logger import Logger
+
+from derp.core.limits import Limits, parse_limits, strange_members
 from derp.errors import ConfigError, ProtocolError
 from derp.quoting import quoted
 
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from derp.net.relay_limits import RelayLimits
+
+log = Logger(namespace="derp")
 
 MAX_FILE: Final = 64 << 10
 
@@ -37,9 +41,17 @@ def read_limits(path: str, flags: Limits) -> Limits:
             f"--rate-config: {quoted(path)} has more than {MAX_FILE} bytes: name a file of limits"
         )
     try:
-        return parse_limits(data, flags)
+        limits = parse_limits(data, flags)
     except ProtocolError as error:
         raise ConfigError(f"--rate-config: {quoted(path)}: {error}") from None
+    for name, meant in strange_members(data).items():
+        log.warn(
+            "--rate-config: {path}: there is no limit {name}, it is ignored{advice}",
+            path=quoted(path),
+            name=quoted(name),
+            advice=f"; did you mean {meant}?" if meant else "",
+        )
+    return limits
 
 
 def loader(path: str, flags: Limits, limits: RelayLimits) -> Callable[[], None]:

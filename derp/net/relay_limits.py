@@ -82,10 +82,12 @@ class RelayLimits:
         self._share = self._new_share()
         self._refit()
         self.when_occupancy_changed()
+        others = limits.describe_others()
         self.log.info(
-            "rate config applied: client-rate={rate} bytes/sec, client-burst={burst} bytes",
+            "rate config applied: client-rate={rate} bytes/sec, client-burst={burst} bytes{others}",
             rate=limits.client_rate,
             burst=limits.client_depth,
+            others=others and f", {others}",
         )
 
     def close(self, reason: str) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from derp.core.limits import Limits, accept_limits, parse_limits
+from derp.core.limits import Limits, accept_limits, parse_limits, strange_members
 from derp.errors import ProtocolError
 from tests.vectors import load
 
@@ -37,6 +37,28 @@ class ParseTests(SynchronousTestCase):
             self.assertEqual(str(limits.client_depth), burst, case["file"])
             taken += 1
         self.assertEqual(taken, 4)
+
+    def test_where(self) -> None:
+        """A slip of the pen is shown where it is, as far as a reader of JSON can tell."""
+        self.assertIn(", at line 2 column ", self.fault('{"MaxClients": 5,\n "MaxHandshakes" 7}'))
+        self.assertEqual(self.fault('{"MaxClients": NaN}'), "the file holds no JSON")
+        self.assertEqual(self.fault("[]"), "the file holds no JSON object")
+
+    def test_strange_members(self) -> None:
+        """What is ignored can be told, with what was meant; comments are left alone."""
+        text = b'{"MaxClient": 5, "maxclients": 6, "Cheese": {}, "_why": "", "": 0}'
+        self.assertEqual(strange_members(text), {"MaxClient": "MaxClients", "Cheese": ""})
+        self.assertEqual(strange_members(b"null"), {})
+
+    def test_described(self) -> None:
+        """All limits that hold are in the line, and no other."""
+        self.assertEqual(Limits(client_rate=5).describe_others(), "")
+        limits = Limits(server_rate=9, accept_rate=0.5, max_clients=3, monthly_quota=2 << 40)
+        self.assertEqual(
+            limits.describe_others(),
+            "server-rate=9 bytes/sec, accept-connection-limit=0.5/sec, max-clients=3, "
+            "monthly-quota=2 TiB",
+        )
 
     def test_all_members(self) -> None:
         """One file can hold all limits, spelled in any case; what it does not know it ignores."""

@@ -10,6 +10,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.protocol import Protocol
+from twisted.logger import capturedLogs, formatEvent
 
 from derp.core.limits import Limits
 from derp.core.session import LoginRequest
@@ -189,6 +190,16 @@ class RateConfigTests(LimitedRelayCase):
         self.limited()
         answer = await self.get(self.port, "/debug/varz")
         self.assertNotIn(b"rate_limit", answer.body)
+
+    async def test_told(self) -> None:
+        """The log has all limits that hold now, and the members that it does not know."""
+        with capturedLogs() as events:
+            self.limited({"MaxClient": 5, "MaxHandshakes": 7})
+        lines = [formatEvent(event) for event in events]
+        applied = "rate config applied: client-rate=0 bytes/sec, client-burst=0 bytes"
+        self.assertIn(f"{applied}, max-handshakes=7", lines)
+        ignored = 'there is no limit "MaxClient", it is ignored; did you mean MaxClients?'
+        self.assertTrue(any(ignored in str(line) for line in lines))
 
     def test_unreadable(self) -> None:
         """A file that cannot be read or is too big is named with what to do."""
