@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,7 +152,8 @@ def _sort(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _values(flags: FlagValues) -> dict[str, Any]:
     """What flags say of the examination, only where they say something."""
-    values: dict[str, Any] = {"ca_file": flags.text("ca-file")}
+    roots = flags.text("ca-file")
+    values: dict[str, Any] = {"ca_file": os.path.abspath(roots) if roots else ""}
     if flags.bool("insecure"):
         values["insecure"] = True
     if flags.bool("4") and flags.bool("6"):

@@ -12,6 +12,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -31,7 +32,15 @@ from derp.flags import FLAGS
 from derp.goflag import FlagError, Value, parse_flags
 from derp.net.socket_address import host_port
 from derp.net.steady_time import keep_steady_time
-from derp.running_relay import RunningRelay, doors_of, environ_of, find_relays, flags_of, user_of
+from derp.running_relay import (
+    RunningRelay,
+    directory_of,
+    doors_of,
+    environ_of,
+    find_relays,
+    flags_of,
+    user_of,
+)
 
 USAGE_ERROR = 2
 
@@ -115,6 +124,8 @@ def find_local(words: Sequence[str], environ: Any) -> tuple[LocalRelay, str]:
         process, flags = _process(words)
         if process is not None:
             known = {"pid": process.pid, "uid": user_of(process.pid)}
+            with suppress(OSError):  # from here on its relative paths are ours
+                os.chdir(directory_of(process))
             environ = environ_of(process, environ) if not words else environ
         settings = read_settings(flags, environ, socket.gethostname())
         is_root = known["uid"] == 0 if known else None

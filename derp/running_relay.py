@@ -107,6 +107,11 @@ def user_of(pid: int, proc: str = _PROC) -> int | None:
     return None
 
 
+def directory_of(relay: RunningRelay, proc: str = _PROC) -> str:
+    """Where relative paths of its flags begin."""
+    return f"{proc}/{relay.pid}/cwd"
+
+
 def _relay_words(argv: Sequence[str]) -> tuple[tuple[str, ...], bool] | None:
     """The flags of a relay in a command line, and whether it reads the environment."""
     for position, word in enumerate(argv[:16]):

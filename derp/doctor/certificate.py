@@ -27,6 +27,11 @@ _RENEW: Final = (
     "renew it, and have the relay or the proxy in front load it; with letsencrypt, ports 443 or "
     "80 must be reachable from everywhere"
 )
+_UNKNOWN_NAME: Final = "does the relay know this name (-hostname)? Its log says why it refuses"
+_NO_HANDSHAKE: Final = (
+    "is it getting its first certificate just now (-certmode letsencrypt)? Then try again in a "
+    "minute; else see the relay's log, and whether this is its port"
+)
 _NAMELESS: Final = (
     "start the relay with the address as -hostname (-certmode manual, or --acme-ip-certs), and let "
     "no proxy route it by name"
@@ -41,7 +46,7 @@ async def examine_certificate(patient: Patient, chart: Chart) -> Sequence[Findin
         if patient.by_address:
             said = f"no TLS for clients that send no server name, as to an address: {problem}"
             return [fail(said, _NAMELESS)]
-        cure = "does the relay know this name (-hostname)? Its log says why it refuses"
+        cure = _UNKNOWN_NAME if problem.refused else _NO_HANDSHAKE
         return [fail(f"no TLS with the name {patient.host}: {problem}", cure)]
     _note(chart, seen)
     findings = [ok(f"{seen.version}, {seen.cipher}", version=seen.version, cipher=seen.cipher)]

@@ -86,11 +86,16 @@ def describe(received: bytes) -> str:
     """Say in a few words what these bytes are, if they are no HTTP/1."""
     if is_http2(received):
         return "HTTP/2"
-    if received[:1] in (b"\x15", b"\x16") and received[1:2] == b"\x03":
-        return "TLS inside TLS"
+    if is_tls(received):
+        return "TLS instead of HTTP"
     if received.startswith(b"SSH-"):
         return "an SSH server"
     return f"no HTTP ({printable(received[:24].decode('latin-1'))})"
+
+
+def is_tls(received: bytes) -> bool:
+    """Whether a TLS server begins so: an alert or a handshake (RFC 8446 section 5.1)."""
+    return received[:1] in (b"\x15", b"\x16") and received[1:2] == b"\x03"
 
 
 def is_http2(received: bytes) -> bool:

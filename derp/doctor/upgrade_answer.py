@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from derp.doctor.finding import Finding, fail, ok, warn
-from derp.doctor.http_answer import HTTPAnswer, is_http2, parse_answer, printable
+from derp.doctor.http_answer import HTTPAnswer, is_http2, is_tls, parse_answer, printable
 from derp.wire.frames import HEADER, HEADER_LEN, KEY_LEN, MAGIC, FrameType
 
 MAX_GREETING: Final = 1024
@@ -25,6 +25,10 @@ _ROUTE: Final = "have the proxy send /derp to the relay, or let it pass TCP thro
 _NO_BUFFERS: Final = (
     "have the proxy pass on at once what the relay says (nginx: proxy_buffering off), or let it "
     "pass TCP through"
+)
+_SPEAK_TLS: Final = (
+    "TLS is spoken there: examine it without http://, and have a proxy in front speak TLS to the "
+    "relay (https://), or pass TCP through"
 )
 _HTTP1: Final = (
     "have what stands in front speak HTTP/1.1 to clients that offer no ALPN: an upgrade to DERP "
@@ -99,6 +103,8 @@ def _no_http(received: bytes, what: str) -> Finding:
     if is_http2(received):
         return fail("the server speaks HTTP/2 only", _HTTP1)
     said = f"the answer to the upgrade is {what}"
+    if is_tls(received):
+        return fail(said, _SPEAK_TLS)
     return fail(said, "check host and port: another service answers there")
 
 

@@ -110,6 +110,7 @@ class NetTests(DoctorTestCase):
         found = await self.examined(self.patient(silent, timeout=0.2))
         self.assert_found(found["TCP"], OK, "is open")
         self.assert_found(found["TLS"], FAIL, "handshake is not answered within 0.2 s")
+        self.assertIn("its first certificate just now", found["TLS"][0].cure)
         self.assert_found(found["upgrade"], SKIP, "there is no TLS")
 
 
@@ -370,6 +371,8 @@ class UpgradeTests(DoctorTestCase):
         """No HTTP, and a 101 to something that is not DERP."""
         found = await self.behind(answers("SSH-2.0-OpenSSH_9.7\n"))
         self.assert_found(found["upgrade"], FAIL, "an SSH server", "host and port")
+        found = await self.behind(answers("\x15\x03\x01\x00\x02\x02\x16"))
+        self.assert_found(found["upgrade"], FAIL, "TLS instead of HTTP", "without http://")
         found = await self.behind(answers("HTTP/1.1 101 Switching\nUpgrade: DERP\n\n\x09\x08\x07"))
         self.assert_found(found["upgrade"], FAIL, "is no DERP greeting (09 08 07)", "host and path")
         wrong = "\x01\x00\x00\x00\x28" + "DERPderp" + "k" * 32

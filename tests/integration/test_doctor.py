@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+from secrets import token_hex
 from typing import Any
 
 from twisted.internet.threads import deferToThread
@@ -28,7 +29,8 @@ class DoctorTests(RelayTestCase):
 
     async def test_relay(self) -> None:
         """A relay in another process: as text, as JSON, and on its own machine."""
-        flags = ("-c", "derper.key", "-certmode=manual", "-certdir=certs", "-hostname", HOST)
+        key_file = f"{token_hex(8)}.key"
+        flags = ("-c", key_file, "-certmode=manual", "-certdir=certs", "-hostname", HOST)
         relay = await self.start_child(*ANY_PORTS, *flags).ready()
         ports = ("--stun-port", str(relay.port("--stun-port")), "--http-port")
         where = (f"{HOST}:{relay.port()}", *ports, str(relay.port("--http-port")))
@@ -50,13 +52,18 @@ class DoctorTests(RelayTestCase):
         known = (f"-a={HOST}:{relay.port()}", f"-stun-port={relay.port('--stun-port')}")
         known += (f"-http-port={relay.port('--http-port')}",)
         place = str(relay.directory)
-        settings = ("-certmode=manual", f"-certdir={place}/certs", f"-c={place}/derper.key")
+        settings = ("-certmode=manual", f"-certdir={place}/certs", f"-c={place}/{key_file}")
         document = await self.document(
             *("--local", "--json", "--", *known, *settings, "-hostname", HOST)
         )
         found = {(each["examination"], each["verdict"]) for each in document["findings"]}
         self.assertNotIn("fail", {verdict for _, verdict in found}, document)
         for expected in ("key file", "cert files", "login", "STUN"):
+            self.assertIn((expected, "ok"), found)
+        # Its own command line, with paths that begin where it was started.
+        document = await self.document("--local", "--json", "--", *ANY_PORTS, *flags)
+        found = {(each["examination"], each["verdict"]) for each in document["findings"]}
+        for expected in ("process", "key file", "cert files"):
             self.assertIn((expected, "ok"), found)
 
     async def document(self, *words: str) -> Any:
