@@ -23,6 +23,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectError, ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol, Protocol, connectionDone
 from twisted.internet.task import deferLater
+from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python.failure import Failure
 
 from derp.net.acme_trust import AuthorityTrust, acme_agent
@@ -112,7 +113,8 @@ class Pebble:
             "ocspResponderURL": "",
             "externalAccountBindingRequired": external is not None,
             "externalAccountMACKeys": external or {},
-            "certificateValidityPeriod": validity_s,
+            "certificateValidityPeriod": validity_s,  # of Pebble before 2.7; since then:
+            "profiles": {"default": {"description": "", "validityPeriod": validity_s}},
         }
         (directory / "pebble.json").write_text(json.dumps({"pebble": settings}))
         self._children: list[_Child] = []
@@ -121,7 +123,7 @@ class Pebble:
         """Start both processes and wait until they listen."""
         self._spawn(
             "pebble-challtestsrv",
-            *("-dns01", f"127.0.0.1:{self._dns}"),
+            *await _dns_flags(f"127.0.0.1:{self._dns}"),
             *("-management", f"127.0.0.1:{self.dns_management}"),
             *("-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv6", ""),
         )
@@ -152,9 +154,7 @@ class Pebble:
         return path
 
     def _spawn(self, program: str, *arguments: str) -> None:
-        path = shutil.which(program)
-        if path is None:
-            raise AssertionError(f"{program} not found: install Debian's package pebble")
+        path = _path(program)
         child = _Child()
         environ = {
             "PEBBLE_VA_NOSLEEP": "1",
@@ -180,6 +180,22 @@ class Pebble:
             else:
                 await protocol.closed
                 return
+
+
+def _path(program: str) -> str:
+    path = shutil.which(program)
+    if path is None:
+        raise AssertionError(f"{program} not found: install Debian's package pebble")
+    return path
+
+
+async def _dns_flags(address: str) -> list[str]:
+    """How the mock DNS is told its address: flags that Pebble 2.7 renamed and added."""
+    path = _path("pebble-challtestsrv")
+    usage, errors, _ = await getProcessOutputAndValue(path, ["-h"])
+    if b"-dns01" in usage + errors:
+        return ["-dns01", address]
+    return ["-dnsserver", address, "-doh", ""]
 
 
 class _Closing(Protocol):
