@@ -150,7 +150,7 @@ def _title(text: str, line: str = "=") -> str:
 def _prose(text: str) -> str:
     """A sentence of the code as reST: nothing in it is markup, flags and files are literal."""
     text = re.sub(r"([*`|\\]|_(?!\w))", r"\\\1", text)
-    return re.sub(r"(?<![\w-])(--?[a-z][a-z0-9-]*|/[a-z][\w/.-]*\w)", r"``\1``", text)
+    return re.sub(r"(?<![\w/-])(file:///\w+|--?[a-z][a-z0-9-]*|/[a-z][\w/.-]*\w)", r"``\1``", text)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
