@@ -291,10 +291,15 @@ class ProxyTestCase(RelayTestCase):
         """A client loses its connection."""
         await in_time(reactor, client.when_closed(), "the end of a client")
 
-    async def check_outlives_silence(self) -> None:
-        """A client that is silent for longer than a stranger may be is still connected."""
+    async def check_outlives_silence(self, said: bytes = b"") -> None:
+        """
+        A client that is silent for longer than a stranger may be is still connected.
+
+        :param said: by the stranger, before.
+        """
         client, _ = await self.through()
         stranger = Exchange()
         await self._connect_from(CLIENTS, self.plain, stranger, None)
+        stranger.transport.write(said)
         await in_time(reactor, stranger.end(), "the end of a silent stranger")
         await in_time(reactor, client.ping(), "a pong")

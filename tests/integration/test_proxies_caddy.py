@@ -64,7 +64,8 @@ class TerminateTests(ProxyTestCase):
         """No timeout of Caddy's is for upgraded connections."""
         self.start_behind()
         await self.start_proxy()
-        await self.check_outlives_silence()
+        # Caddy 2.11 waits for ever for a first request.
+        await self.check_outlives_silence(b"GET / HTTP/1.1\r\nHost: stranger\r\n\r\n")
 
     async def test_reload(self) -> None:
         """A reload cuts all clients; they may come back at once."""
