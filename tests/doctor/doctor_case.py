@@ -26,6 +26,7 @@ from tests.certificate_files import issue
 from tests.integration.relay_case import HOST, RelayTestCase, reactor
 from tests.integration.waiting import in_time
 from tests.net.relay_fakes import Credentials, make_credentials
+from tests.net.unhurried import Unhurried
 
 NAME = "relay.test"
 """What certificates of the tests are made for."""
@@ -40,14 +41,11 @@ def no_such_name(name: str, port: object) -> NoReturn:
     raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
 
-class NamingReactor:
-    """The reactor, with names of one's own."""
+class NamingReactor(Unhurried):
+    """The reactor, with names of one's own, and time enough."""
 
     def __init__(self, names: dict[str, list[str]] | None) -> None:
-        self.nameResolver = NameTable(names)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(reactor, name)
+        super().__init__(reactor, NameTable(names))
 
 
 @implementer(IHostnameResolver)
@@ -170,7 +168,9 @@ class DoctorTestCase(RelayTestCase):
         }
         return Doors(**(known | fields))
 
-    async def health(self, doors: Doors, now: float | None = None, timeout: float = 3.0) -> Finding:
+    async def health(
+        self, doors: Doors, now: float | None = None, timeout: float = 30.0
+    ) -> Finding:
         """
         Check it from a thread, while the relay goes on here.
 

@@ -28,7 +28,9 @@ from derp.wire.node_json import PIN_PREFIX
 from tests.doctor.doctor_case import CA, NAME, DoctorTestCase
 from tests.integration.relay_case import HOST, reactor
 from tests.net.admission_fakes import ALLOW, DENY, FakeServer, respond
+from tests.net.closed_ports import closed_tcp_port
 from tests.net.relay_fakes import make_credentials
+from tests.net.unhurried import Unhurried
 
 OK, WARN, FAIL, SKIP = Verdict.OK, Verdict.WARN, Verdict.FAIL, Verdict.SKIP
 Examine = Callable[..., Coroutine[Deferred[Any], Any, Sequence[Finding]]]
@@ -39,7 +41,7 @@ class LocalTestCase(DoctorTestCase):
 
     async def local(self, examine: Examine, relay: LocalRelay, chart: Chart | None = None) -> Any:
         """Run it."""
-        patient = Patient(reactor=reactor, host=NAME)
+        patient = Patient(reactor=Unhurried(reactor), host=NAME)
         return list(await examine(relay, patient, chart or Chart()))
 
     def relay(self, **fields: Any) -> LocalRelay:
@@ -219,8 +221,7 @@ class AdmissionTests(LocalTestCase):
 
     async def test_dead_url(self) -> None:
         """One that cannot be reached, and what that means for clients."""
-        with socket.create_server((HOST, 0)) as closed:
-            url = f"http://{HOST}:{closed.getsockname()[1]}/verify?token=secret"
+        url = f"http://{HOST}:{closed_tcp_port(self)}/verify?token=secret"
         for fail_open, what in ((True, "everybody is admitted"), (False, "everybody is refused")):
             relay = self.relay(verify_client_url=(url,), verify_client_url_fail_open=fail_open)
             found = await self.local(examine_admission, relay)
@@ -295,8 +296,7 @@ class SystemTests(LocalTestCase):
             self.assert_found(found, OK, f"({flag}) is the relay's")
         found = await self.local(examine_listeners, replace(relay, pid=None))
         self.assert_found(found, WARN, "(-a) is open, by", "is that the relay?")
-        with socket.create_server((HOST, 0)) as closed:
-            port = closed.getsockname()[1]
+        port = closed_tcp_port(self)
         gone = ListeningPlace(PlaceKind.UNIX, path="/nowhere/derp.sock")
         relay = replace(relay, config=replace(config, http_port=port, listen=(gone,)))
         found = await self.local(examine_listeners, relay)

@@ -21,6 +21,7 @@ from derp.wire.derp_map import DERPMap, Node, Region
 from derp.wire.node_json import pin_of
 from tests.integration.relay_case import HOST, RelayTestCase, reactor
 from tests.integration.waiting import in_time
+from tests.net.unhurried import Unhurried
 
 
 def connections(kind: type) -> set[Any]:
@@ -37,6 +38,7 @@ class CheckTestCase(RelayTestCase):
 
     def setUp(self) -> None:
         self.addCleanup(self.others_close)
+        self.clock = Unhurried(reactor)
         self.map = DERPMap()
         self.region = Region(region_id=900, code="test", name="Test")
 
@@ -72,7 +74,7 @@ class CheckTestCase(RelayTestCase):
         return node
 
     def targets(self, **fields: Any) -> Targets:
-        options = {"reactor": reactor, "current_map": lambda: self.map, **fields}
+        options = {"reactor": self.clock, "current_map": lambda: self.map, **fields}
         return Targets(**options)
 
     async def passes(self, check: Check, seconds: float = 20.0) -> None:
@@ -85,7 +87,7 @@ class CheckTestCase(RelayTestCase):
             ended_at_once.append(running.called)
 
         open_before = connections(BaseClient)
-        cancelling = reactor.callLater(seconds, cancel)
+        cancelling = self.clock.callLater(seconds, cancel)
         try:
             await in_time(reactor, running, "a check to end")
         finally:
@@ -107,9 +109,11 @@ class CheckTestCase(RelayTestCase):
     async def stopped(self, check: Check, condition: Callable[[], Any], what: str) -> str:
         """Cancel a check when something is the case; give its sentence."""
         running = Deferred.fromCoroutine(check.run())
+        time_goes_on = self.clock.callLater(3600, running.cancel)
         try:
             await self.until(lambda: condition() or running.called, what)
         finally:
+            time_goes_on.cancel()
             running.cancel()
         try:
             await in_time(reactor, running, "a check to end")

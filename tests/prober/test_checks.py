@@ -130,11 +130,11 @@ class MeshedTests(AllChecksCase):
 
     async def test_cut(self) -> None:
         """A cut link is seen between the nodes, and on none of them; and so is its mending."""
-        self.patch(first_packet, "AGAIN_S", 0.1)
-        self.patch(first_packet, "UNKNOWN_S", 0.5)
         one, two = self.nodes
         (across, _), (alone, _) = self.checks_between(one, two), self.checks_between(one, one)
         await self.passes(across)
+        self.patch(first_packet, "AGAIN_S", 0.1)
+        self.patch(first_packet, "UNKNOWN_S", 0.5)
         for wire in self.wires:
             wire.cut()
         text = await self.fails(across)

@@ -47,6 +47,7 @@ class GrowthTests(CheckTestCase):
         """Run it often; let it leave less than three objects for each time."""
         for _ in range(RUNS):  # caches are filled, histories too
             await self.once(check)
+        await self.others_close()
         before = await objects()
         for _ in range(RUNS):
             await self.once(check)

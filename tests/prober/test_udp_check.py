@@ -13,6 +13,7 @@ from derp.prober.check import Check
 from derp.prober.udp_check import REMEMBERED, udp_check
 from derp.wire import stun
 from tests.integration.relay_case import HOST, reactor
+from tests.net.closed_ports import closed_udp_port
 from tests.net.udp_sockets import why_no_ipv6
 from tests.prober.check_case import CheckTestCase
 
@@ -160,9 +161,7 @@ class UDPTests(CheckTestCase):
 
     async def test_nobody(self) -> None:
         """A port where nobody listens is told at once."""
-        listening = reactor.listenUDP(0, DatagramProtocol(), interface=HOST)
-        port = listening.getHost().port
-        await listening.stopListening()
+        port = closed_udp_port(self)
         self.patch(module, "ANSWER_S", 20.0)
         text = await self.fails(self.check(port))
         self.assertIn("node 900a (derp.example.com): ", text)
