@@ -56,10 +56,11 @@ class Unhurried(Clock):
         if delay <= 0:
             at_once: IDelayedCall = self.real.callLater(0, callable, *args, **kw)
             return at_once
-        call = super().callLater(delay, callable, *args, **kw)
+        call: Any = super().callLater(delay, callable, *args, **kw)
         call.canceller = self._forget
         self._tick_on()
-        return call
+        planned: IDelayedCall = call
+        return planned
 
     def connectTCP(
         self,
