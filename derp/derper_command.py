@@ -6,7 +6,8 @@ derper's is taken for something else. What is not asked for is not imported: a h
 over before a relay would be loaded.
 
 Loading one takes a second, in which SIGTERM and SIGINT end the process at once with 0: nothing has
-been begun, so that there is nothing to end in order. Without that a container, whose first process
+been begun, so that there is nothing to end in order. SIGHUP and SIGUSR2, which would kill, ask for
+nothing yet. Without that a container, whose first process
 the kernel spares from signals it does not handle, would be killed ten seconds later.
 """
 
@@ -37,6 +38,8 @@ def run(argv: list[str]) -> int:
         return examine(argv[1:])
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)  # until derp.net.process_end takes them over
+    for number in (signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # likewise
     from derp.derper_script import run as relay
 
     return relay(argv)

@@ -9,11 +9,13 @@ SIGUSR2              drain and live on
 ===================  =========================================================================
 
 Never death by signal: twistd repeats the signal that stopped the reactor, so the reactor's own
-handlers must not see one. SIGUSR1 stays twistd's (log rotation), SIGHUP the reloader's.
+handlers must not see one. SIGUSR1 stays twistd's (log rotation), SIGHUP the reloader's; before
+that takes it, and after, SIGHUP does nothing.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -44,6 +46,12 @@ class Drainable(Protocol):
 
     def drain(self) -> Deferred[bool]:
         """Send everybody away; ``False`` if it took too long. The same drain if asked again."""
+
+
+def _ignore_signals() -> None:
+    """The last thing that is done: Python itself would give them back as it ends."""
+    for number in (*_ENDING, signal.SIGUSR2, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class ProcessEnd:
@@ -92,9 +100,12 @@ class ProcessEnd:
             call = self._drain_signal if number == signal.SIGUSR2 else self._end_signal
             before = signal.signal(number, call)
             self._before.setdefault(number, before)
+        self._before.setdefault(signal.SIGHUP, signal.signal(signal.SIGHUP, signal.SIG_IGN))
+        atexit.register(_ignore_signals)
 
     def restore(self) -> None:
         """Give them back (for tests; a process that ends does not)."""
+        atexit.unregister(_ignore_signals)
         before, self._before = self._before, {}
         for number, what in before.items():
             signal.signal(number, what or signal.SIG_DFL)

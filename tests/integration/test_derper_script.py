@@ -78,7 +78,7 @@ class DerperTests(SynchronousTestCase):
         self.assertEqual(os.listdir(self.place), ["derper.key"])
 
     def test_ended_while_loading(self) -> None:
-        """A signal that comes while Python still imports ends it at once, and well."""
+        """A signal to end that comes while Python still imports does so at once; others nothing."""
         loading = (
             "import sys, time, derp.derper_command as command\n"
             "class Slow:\n"
@@ -93,6 +93,8 @@ class DerperTests(SynchronousTestCase):
             child = self.start(*self.line, code=loading)
             assert child.stdout is not None
             self.assertEqual(child.stdout.readline(), "loading\n")
+            child.send_signal(signal.SIGHUP)
+            child.send_signal(signal.SIGUSR2)
             child.send_signal(number)
             self.assertEqual(self.ended(child), (0, "", ""))
         self.assertEqual(os.listdir(self.place), [])

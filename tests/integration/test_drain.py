@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import gatherResults
-from twisted.internet.task import deferLater
+from twisted.internet.task import LoopingCall, deferLater
 
 from derp.net.drain import NOTICE, TRY_FOR_S
 from derp.net.process_end import HARD_LIMIT_CODE, SECOND_SIGNAL_CODE
@@ -94,6 +94,20 @@ class EndTests(DrainCase):
         for signal in ("TERM", "INT"):
             child = await self.relay("--drain-seconds", "1h")
             self.assertEqual(await child.end(signal), IN_ORDER, child.everything)
+            self.assert_clean(child)
+
+    async def test_signals_to_the_last(self) -> None:
+        """None that comes while the process ends, until it is gone, is what it dies of."""
+        for signal in ("HUP", "USR2"):
+            child = await self.relay()
+            child.send("TERM")
+            storm = LoopingCall(child.send, signal)
+            storm.start(0.001)
+            try:
+                ending = await child.over()
+            finally:
+                storm.stop()
+            self.assertEqual(ending, IN_ORDER, child.everything)
             self.assert_clean(child)
 
     async def stalled(self, *flags: str) -> RelayChild:

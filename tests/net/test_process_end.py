@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from derp.net import process_end
+from derp.net.hangup import HangUp
 from derp.net.process_end import HARD_LIMIT_CODE, SECOND_SIGNAL_CODE, ProcessEnd
 
 
@@ -142,6 +143,17 @@ class ProcessEndTests(SynchronousTestCase):
         self.assertEqual(len(self.relay.drains), 1)
         self.reactor.sigInt(signal.SIGINT, None)
         self.assertEqual(self.events[-1], SECOND_SIGNAL_CODE)
+
+    def test_hang_up(self) -> None:
+        """SIGHUP is for whoever takes it; until then, and after that, nobody dies of it."""
+        self.send(signal.SIGHUP)
+        reloads: list[str] = []
+        hang_up = HangUp(self.reactor, lambda: reloads.append("again"))
+        hang_up.install()
+        self.send(signal.SIGHUP)
+        hang_up.restore()
+        self.send(signal.SIGHUP)
+        self.assertEqual((reloads, self.events), (["again"], []))
 
     def test_restore(self) -> None:
         """Tests get their signals back."""
