@@ -10,7 +10,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from derp.config_file import ACTIONS
 from derp.environment_flags import VARIABLES, read_environment
@@ -20,6 +20,7 @@ from tests.docs.invocations import commands, invocation, variables
 from tests.docs.names import PROGRAM_FLAGS, SETTINGS, TAKE_WORDS
 from tests.docs.pages import ROOT, Block, all_pages, blocks
 from tests.docs.place import Place
+from tests.integration.proxy_child import missing
 
 PAGES = all_pages()
 SAME_AS_README = "README.zh.rst"
@@ -129,6 +130,9 @@ class RunTests(SynchronousTestCase):
     def run_page(self, page: Path) -> None:
         """Run its blocks in their order, in one directory."""
         ours = [each for each in blocks(page) if each.mark in ("run", "file")]
+        lacking = missing("curl", "curl")
+        if lacking and any(re.search(r"\bcurl\b", each.text) for each in ours):
+            raise SkipTest(lacking)
         place = Place()
         self.addCleanup(place.leave)
         for block in ours:

@@ -39,7 +39,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 def missing(program: str, package: str, module: str = "") -> str | None:
     """
-    Why tests of a proxy cannot run here.
+    Why tests of a program, such as a proxy, cannot run here.
 
     :param module: a file that has to be there, too.
     :returns: a reason to skip; ``None`` if they can, or if this is CI, where they have to.
