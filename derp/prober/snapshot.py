@@ -16,6 +16,7 @@ The prober at one moment, as one JSON-able dict: what the page shows, and says t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -31,6 +32,11 @@ from derp.prober.probe_view import (
 
 MAX_FAILURES: Final = 20
 """Failures in the list, over all probes."""
+
+_PASSING: Final = re.compile(
+    r"\[[\w+/]{5}\]|\d+(\.\d+)?(?= (s|ms|days|times|requests|of the last)\b)"
+)
+"""What of a sentence differs from run to run: throw-away keys, spans, how often."""
 
 View = Mapping[str, Any]
 
@@ -183,23 +189,26 @@ def last_failures(probes: Iterable[Any], views: Mapping[str, View]) -> list[dict
     """
     The newest failures of all probes, each with its reason.
 
-    What a probe failed of again and again is there once, with how often and since when.
+    What a probe failed of again and again is there once, as it was said last, with how often and
+    since when.
     """
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for probe in probes:
         view = views.get(probe.name)
         for at, sentence in probe.history.failures if view is not None else ():
-            same = found.setdefault((probe.name, sentence), {"count": 0, "first": at})
+            what = _PASSING.sub("", sentence)
+            same = found.setdefault((probe.name, what), {"count": 0, "first": at})
             same["count"] += 1
             same["at"] = at
+            same["reason"] = sentence
     newest = sorted(found.items(), key=lambda item: (item[1]["at"], item[0]), reverse=True)
     return [
         {
-            **times,
+            **told,
             "name": name,
             "title": views[name]["title"],
             "where": where(views[name]),
-            "reason": shown(sentence, MAX_SENTENCE),
+            "reason": shown(told["reason"], MAX_SENTENCE),
         }
-        for (name, sentence), times in newest[:MAX_FAILURES]
+        for (name, _), told in newest[:MAX_FAILURES]
     ]

@@ -271,6 +271,31 @@ class SnapshotTests(SynchronousTestCase):
         self.assertEqual((first["count"], second["count"]), (1, 3))
         self.assertAlmostEqual(second["at"] - second["first"], 2 * INTERVAL, 3)
 
+    def test_same_failure(self) -> None:
+        """What differs from run to run, as throw-away keys and times do, makes no other failure."""
+        name = "derp/nyc/1a/1b/mesh"
+        for words in (
+            "[q3+Zk] to [/0aBc]: nothing after 12.0 s: still waiting for the packet (13 times)",
+            "[AAAAA] to [BBBBB]: nothing after 12.1 s: still waiting for the packet (12 times)",
+            "[AAAAA] to [BBBBB]: the relay answers 502",
+            "[CCCCC] to [DDDDD]: the relay answers 503",
+        ):
+            self.shown.checks[name].error = words
+            self.shown.pass_time(INTERVAL)
+        found = [(each["count"], each["reason"]) for each in self.taken()["failures"]]
+        self.assertEqual(
+            found,
+            [
+                (1, "[CCCCC] to [DDDDD]: the relay answers 503"),
+                (1, "[AAAAA] to [BBBBB]: the relay answers 502"),
+                (
+                    2,
+                    "[AAAAA] to [BBBBB]: nothing after 12.1 s: still waiting for the packet "
+                    "(12 times)",
+                ),
+            ],
+        )
+
     def test_known_views(self) -> None:
         """Views that are still right are not made anew, and one that is not is."""
         views = Views()
