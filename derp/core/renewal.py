@@ -22,6 +22,7 @@ NEARLY_OVER_S: Final = DAY_S
 """Remaining time at which clients are told."""
 MOST_CHECK_S: Final = 3600.0
 LEAST_CHECK_S: Final = 1.0
+MOST_REST_S: Final = 6 * 3600.0
 _MOST_JITTER_S: Final = 3600.0
 _CHECKS_PER_LIFE: Final = 24
 
@@ -35,6 +36,16 @@ def renewal_time(not_before: float, not_after: float, luck: float) -> float:
     """When to renew; by chance up to a tenth of the margin earlier, an hour at most."""
     before = renew_before(not_before, not_after)
     return not_after - before - luck * min(before / 10, _MOST_JITTER_S)
+
+
+def rest_after_renewal(not_before: float, not_after: float) -> float:
+    """
+    Seconds for which a new certificate is left alone: a tenth of its life, at most 6 h.
+
+    Where the clock is ahead, or an authority advises what has passed, one is due as soon as it is
+    there; without a rest it would be renewed until the authority's limits are reached.
+    """
+    return min(MOST_REST_S, max(0.0, not_after - not_before) / 10)
 
 
 def time_in_window(start: float, end: float, luck: float) -> float:

@@ -17,11 +17,11 @@ import ssl
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from derp.core.renewal import renew_before, renewal_time
+from derp.core.renewal import renew_before, renewal_time, rest_after_renewal
 from derp.net.acme_advice import RenewalAdvice
 from derp.net.acme_client import ACMEClient, Profile, Resource, certificate_id
 from derp.net.acme_order import LeafKey, Solver, new_leaf_key, obtain, prove
@@ -93,7 +93,8 @@ class ACMECertificates:
         self._served: dict[str, ServedCertificate] = {}
         self._due: dict[str, float] = {}
         self._advice = RenewalAdvice(clock, self._account, luck)
-        self._unsaved: set[str] = set()
+        self._obtained: dict[str, float] = {}
+        self._unsaved: dict[str, str] = {}
         self._save_at = 0.0
         self.statuses: dict[str, CertificateStatus] = {}
         self.rotation: Rotation | None = None
@@ -120,7 +121,8 @@ class ACMECertificates:
         """
         now = self._wall_time()
         served = self._served.get(name)
-        if served is not None and served.not_before <= now < served.not_after:
+        # One that is still to come is served, too: whoever signed it has the better clock.
+        if served is not None and now < served.not_after:
             return served.context
         # Failures in a row are answered without a look at the disk each time.
         if self.flights.may_begin(name) and self._load(name):
@@ -193,7 +195,17 @@ class ACMECertificates:
 
     def renew(self, name: str) -> Deferred[None]:
         """Get a new certificate, or wait for the attempt that is under way."""
+        if self._rests(name):
+            return fail(ACMEError(f"the certificate of {name} was renewed a moment ago"))
         return self.flights.board(name)
+
+    def _rests(self, name: str) -> bool:
+        """Whether a certificate is too new to be renewed, whatever the dates say."""
+        served, obtained = self._served.get(name), self._obtained.get(name)
+        if served is None or obtained is None:
+            return False
+        rest = rest_after_renewal(served.not_before, served.not_after)
+        return 0.0 <= self._wall_time() - obtained < rest
 
     async def prove(self, name: str) -> Resource:
         """Order a certificate and prove the name; see :func:`derp.net.acme_order.prove`."""
@@ -211,14 +223,29 @@ class ACMECertificates:
         """
         There is a new certificate: serve it, then write it.
 
-        :raises ACMEError: if OpenSSL does not take it; the old one stays.
+        :raises ACMEError: if OpenSSL does not take it, or it has ended by our clock; the old one
+            stays.
         """
+        now, end = self._wall_time(), chain.leaf.not_valid_after_utc.timestamp()
+        if end <= now:
+            raise ACMEError(
+                f"the authority's certificate ends on {moment(end)}, and by the clock of this "
+                f"machine it is {moment(now)}: set the clock"
+            )
         try:
             self._adopt(name, chain)
         except ssl.SSLError as error:
             raise ACMEError(f"OpenSSL refuses the certificate: {error.reason or error}") from None
         self._log_served(name, "obtained")
-        self._unsaved.add(name)
+        self._obtained[name] = now
+        if now >= self._due[name]:
+            log.warn(
+                "the new certificate of {name} is due for renewal already, by the clock of this "
+                "machine ({now}): check the clock",
+                name=name,
+                now=moment(now),
+            )
+        self._unsaved[name] = ""
         self._save()
 
     def _save(self) -> None:
@@ -226,7 +253,8 @@ class ACMECertificates:
             try:
                 self._files.save(name, self._chains[name])
             except OSError as error:
-                self._status(name).last_error = f"not written to --certdir: {error.strerror}"
+                reason = f"not written to --certdir: {error.strerror}"
+                self._status(name).last_error = self._unsaved[name] = reason
                 log.error(
                     "--certdir: cannot write the certificate of {name} ({error}); it is served "
                     "from memory and written when that is possible: make the directory writable",
@@ -235,7 +263,9 @@ class ACMECertificates:
                 )
                 self._save_at = self._clock.seconds() + SAVE_AGAIN_S
                 return
-            self._unsaved.discard(name)
+            status, reason = self._status(name), self._unsaved.pop(name)
+            if status.last_error == reason:
+                status.last_error = ""
 
     def _account(self) -> ACMEClient:
         if self._client is None:
@@ -257,6 +287,7 @@ class ACMECertificates:
             status.failed(now, error)
         else:
             status.succeeded(now)
+            status.last_error = self._unsaved.get(name, "")
         self.changed()
 
     # -- renewing --------------------------------------------------------------------------

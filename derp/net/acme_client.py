@@ -267,7 +267,7 @@ class ACMEClient:
         window: Any = answer.json().get("suggestedWindow")
         try:
             start, end = (_timestamp(window[each]) for each in ("start", "end"))
-        except (TypeError, KeyError, ValueError):
+        except (TypeError, KeyError, ValueError, OverflowError):
             raise ACMEError(f"{answer.url} suggests no window that can be read") from None
         return RenewalWindow(start, end, answer.retry_after)
 

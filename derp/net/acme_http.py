@@ -76,13 +76,14 @@ def parse_retry_after(text: str | None, now: float) -> float:
     if not text:
         return 0.0
     try:
-        seconds = float(int(text))
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(text).timestamp() - now
-        except (ValueError, TypeError):
-            return 0.0
+        seconds = float(text) if text.isascii() and text.isdigit() else _seconds_until(text, now)
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
     return min(max(seconds, 0.0), _MOST_RETRY_AFTER_S)
+
+
+def _seconds_until(date: str, now: float) -> float:
+    return parsedate_to_datetime(date).timestamp() - now
 
 
 class SignedRequests:

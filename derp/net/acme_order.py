@@ -86,9 +86,9 @@ async def prove(
     failures: list[ACMEError] = []
     order: Resource | None = None
     for solver in solvers:
-        if order is None:
-            order = await client.new_order(name, profile=profile, replaces=replaces)
         try:
+            if order is None:
+                order = await client.new_order(name, profile=profile, replaces=replaces)
             if await _authorize(client, name, order, solver):
                 return await client.settle(order, "pending", "processing")
             failures.append(ACMEError(f"{solver.challenge_type} is not offered"))
@@ -97,6 +97,8 @@ async def prove(
         except Exception as error:
             failed = _as_failure(error)
             failures.append(failed)
+            if order is None:
+                break  # without an order there is nothing to try another way
             await _give_up(client, order)
             order = None
             if failed.kind == "rateLimited":

@@ -10,6 +10,7 @@ from derp.core.renewal import (
     check_interval,
     renew_before,
     renewal_time,
+    rest_after_renewal,
     time_in_window,
     validity_problem,
 )
@@ -35,6 +36,13 @@ class RenewalTests(SynchronousTestCase):
         self.assertLessEqual(due, lifetime - renew_before(0, lifetime))
         if lifetime > 120:
             self.assertLess(due + check_interval(0, lifetime), lifetime)
+
+    @given(LIFETIMES, LUCK)
+    def test_rest(self, lifetime: float, luck: float) -> None:
+        """A new certificate is left alone for a while that ends long before it is due."""
+        rest = rest_after_renewal(0, lifetime)
+        self.assertEqual(rest, min(lifetime / 10, 6 * 3600))
+        self.assertLess(rest, renewal_time(0, lifetime, luck))
 
     def test_jitter_bound(self) -> None:
         """At most an hour, and a tenth of the margin."""

@@ -153,16 +153,21 @@ class ServingTests(CertificatesCase):
     def test_unwritable_directory(self) -> None:
         """It is served from memory and written as soon as that works."""
         self.get()
+        self.clock.advance(DAY)
         save = mock.Mock(side_effect=OSError(30, "Read-only file system"))
         files: Any = self.made._files
         with mock.patch.object(files, "save", save):
             self.made.renew(NAME)
             self.clock.advance(0)
-            self.assertIn("Read-only", self.made.statuses[NAME].last_error or "Read-only")
+            status = self.made.statuses[NAME]
+            unwritten = "not written to --certdir: Read-only file system"
+            self.assertEqual((status.failures, status.last_error), (0, unwritten))
             served = self.made.served(NAME)
             self.pass_time(60, step=15)
+            self.assertEqual(status.last_error, unwritten)
         self.assertGreater(save.call_count, 1)
         self.pass_time(60, step=15)
+        self.assertEqual(status.last_error, "")
         with mock.patch.object(files, "save", save):
             self.pass_time(300, step=15)
         self.assertLess(save.call_count, 5, "once written it is not written again")
@@ -197,6 +202,29 @@ class ServingTests(CertificatesCase):
         self.assertIsInstance(self.made.context_for(NAME), Deferred)
         self.clock.advance(0)
         self.assertGreater(self.leaf_end(), NOW + 91 * DAY)
+
+    def test_slow_clock(self) -> None:
+        """What is not valid yet by our clock has just been signed: it is served, ordered once."""
+        self.ca.clock = WallClock(self.clock, NOW)
+        self.wall.set_by(-DAY)
+        first = self.get()
+        self.assertIs(self.made.context_for(NAME), first)
+        self.pass_time(DAY)
+        self.assertEqual(len(self.ca.orders), 1)
+
+    def test_fast_clock(self) -> None:
+        """What has ended by our clock is none; the clock is named, and the authority has rest."""
+        self.ca.clock = WallClock(self.clock, NOW)
+        self.wall.set_by(100 * DAY)
+        for minutes in (0, 1, 2):
+            self.clock.advance(minutes * 60)
+            waiting: Any = self.made.context_for(NAME)
+            self.clock.advance(0)
+            self.assertIn("set the clock", self.failureResultOf(waiting).getErrorMessage())
+            self.failureResultOf(self.made.context_for(NAME), ACMEError)
+        self.assertEqual(len(self.ca.orders), 3)
+        self.assertEqual(self.made.statuses[NAME].failures, 3)
+        self.assertIsNone(self.made.served(NAME))
 
     def test_rest_by_the_clock(self) -> None:
         """How long a failure is rested for is not a matter of the time of day."""
@@ -244,6 +272,25 @@ class RenewalTests(CertificatesCase):
         self.assertEqual(self.leaf_end(), old)
         self.pass_time(0.3 * DAY)
         self.assertGreater(self.leaf_end(), old)
+
+    def test_due_at_once(self) -> None:
+        """A clock that is ahead makes new certificates due; that is no reason to get many."""
+        self.ca.clock = WallClock(self.clock, NOW)
+        self.wall.set_by(70 * DAY)
+        self.get()
+        self.pass_time(6 * 3600 - 30, step=15)
+        self.assertEqual(len(self.ca.orders), 1)
+        self.pass_time(60, step=15)
+        self.assertEqual(len(self.ca.orders), 2)
+
+    def test_authority_asks_without_end(self) -> None:
+        """Nor is an authority that advises the past for each new one."""
+        self.ca.window = _window(NOW - 5 * DAY)
+        self.get()
+        self.pass_time(6 * 3600 - 30, step=15)
+        self.assertEqual(len(self.ca.orders), 1)
+        self.pass_time(6 * 3600, step=15)
+        self.assertEqual(len(self.ca.orders), 2)
 
     def test_failures_are_repeated(self) -> None:
         """A failed renewal is tried again within the hour, and the old one is served."""
@@ -351,6 +398,14 @@ class TxacmeTests(CertificatesCase):
         self.assertEqual(self.leaf_end(), old)
         self.let_loop_run(1.0)
         self.assertGreater(self.leaf_end(), old)
+
+    def test_due_at_once(self) -> None:
+        """Its checks do not renew without end, either, what is due as soon as it is there."""
+        self.ca.clock = WallClock(self.clock, NOW)
+        self.wall.set_by(70 * DAY)
+        self.get()
+        self.let_loop_run(5 * 3600)
+        self.assertEqual(len(self.ca.orders), 1)
 
     def test_it_adapts_to_short_lives(self) -> None:
         """A certificate of an hour is looked at every few minutes."""

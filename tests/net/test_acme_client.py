@@ -117,7 +117,9 @@ class RequestTests(ACMECase):
         """What makes no sense is no wish."""
         for text in (None, "", "soon", "-5", "Thu, 01 Jan 1970 00:00:00 GMT", "1e9"):
             self.assertEqual(parse_retry_after(text, NOW), 0.0, text)
+        self.assertEqual(parse_retry_after("Mon, 01 Jan 0001 00:00:00 -0000", NOW), 0.0)
         self.assertEqual(parse_retry_after("7", NOW), 7.0)
+        self.assertEqual(parse_retry_after("9" * 400, NOW), 7 * 86400.0)
 
     def test_forgotten_account(self) -> None:
         """An authority that lost the account gets it again."""
@@ -208,6 +210,20 @@ class OrderTests(ACMECase):
         said = str(error)
         self.assertIn("tls-alpn-01 for a.test failed: connection: cannot connect", said)
         self.assertIn("http-01 for a.test failed", said)
+
+    def test_no_order_for_the_second_way(self) -> None:
+        """Why the first way failed is told, too, when the authority takes no second order."""
+        self.ca.refuses.add("tls-alpn-01")
+        first, second = FakeSolver("tls-alpn-01"), FakeSolver("http-01")
+        limited = problem(429, "rateLimited", "slow down", Retry_After="60")
+        first.withdraw = lambda *_: self.ca.faults.update(  # type: ignore[method-assign]
+            {"/new-order": [limited]}
+        )
+        error = self.error_of(self.order(first, second))
+        self.assertIn("tls-alpn-01 for a.test failed: connection: cannot connect; ", str(error))
+        self.assertIn("slow down", str(error))
+        self.assertEqual((error.kind, error.retry_after), ("rateLimited", 60))
+        self.assertEqual(second.shown, [])
 
     def test_no_usable_challenge(self) -> None:
         """Nothing we can do is offered: said so, and nothing is left pending."""
