@@ -35,7 +35,7 @@ from derp.net.acme_client import (
     ExternalAccount,
     Profile,
 )
-from derp.net.acme_dns_hook import DNS01Hook
+from derp.net.acme_dns_hook import DNS01Hook, require_program
 from derp.net.acme_http import SignedRequests
 from derp.net.acme_order import Solver
 from derp.net.acme_trust import AuthorityTrust, acme_agent
@@ -252,6 +252,7 @@ class ACMEService(CertificateService):
         if config.http_port >= 0:
             solvers.append(self._http)
         if config.acme_dns_hook:
+            require_program(config.acme_dns_hook)
             solvers = [DNS01Hook(self.clock, config.acme_dns_hook)]
         hosts = self._make(HostFiles(Path(config.certdir)), solvers, HOST_LIMIT_S)
         hosts.load([normal_name(config.hostname)])

@@ -139,7 +139,7 @@ class CertificateServiceTests(SynchronousTestCase):
     def test_ways(self) -> None:
         """Without a plain port only TLS; with a hook only DNS."""
         self.assertEqual(self.solvers(self.make(http_port=-1).hosts), ["tls-alpn-01"])
-        hooked = self.make(acme_dns_hook=("/bin/hook",), acme_ip_certs=True)
+        hooked = self.make(acme_dns_hook=(sys.executable,), acme_ip_certs=True)
         self.assertEqual(self.solvers(hooked.hosts), ["dns-01"])
         self.assertEqual(self.solvers(hooked.addresses), ["http-01", "tls-alpn-01"])
 

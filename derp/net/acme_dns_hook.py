@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from twisted.python.failure import Failure
 
 from derp.errors import ConfigError
 from derp.net.acme_problem import ACMEError, printable
+from derp.quoting import quoted
 from derp.wire.jose import dns_record_value
 
 HOOK_S: Final = 180.0
@@ -48,6 +50,19 @@ def parse_command(text: str) -> tuple[str, ...]:
     if not command:
         raise ConfigError("--acme-dns-hook is blank: give a command or leave it out")
     return command
+
+
+def require_program(command: tuple[str, ...]) -> None:
+    """
+    See to it that there is something to run, before it is needed.
+
+    :raises ConfigError: if there is not.
+    """
+    if shutil.which(command[0]) is None:
+        raise ConfigError(
+            f"--acme-dns-hook: {quoted(command[0])} is no program that this user may run; "
+            "give its path and make it executable"
+        )
 
 
 class DNS01Hook:

@@ -40,6 +40,7 @@ _DROPPED: Final = re.compile(r"[^a-zA-Z0-9.-]")
 _KEY_BLOCK: Final = re.compile(
     rb"-----BEGIN (?P<kind>[A-Z0-9 ]*PRIVATE KEY)-----.*?-----END (?P=kind)-----", re.DOTALL
 )
+_CERTIFICATE_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _MAX_FILE_LEN: Final = 1024 * 1024
 _SOON: Final = timedelta(days=14)
 _TLS_CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
@@ -144,8 +145,8 @@ def parse_keyed_chain(
         leaf_key = _public_bytes(certificates[0])
     except (ValueError, UnsupportedAlgorithm) as error:
         raise ConfigError(
-            f"--certdir: {chain_name} is no PEM certificate chain ({error}); "
-            "put the certificate first and those of its issuers behind it"
+            f"--certdir: {chain_name} {_why_no_chain(chain_pem, error)}; "
+            "put the certificate there in PEM form, and those of its issuers behind it"
         ) from None
     block = _KEY_BLOCK.search(key_pem)
     if block is None:
@@ -169,6 +170,17 @@ def parse_keyed_chain(
             f"{chain_name}; put the files of one certificate there, its own certificate first"
         )
     return KeyedChain(certificates, block[0] + b"\n")
+
+
+def _why_no_chain(content: bytes, error: Exception) -> str:
+    if not content.strip():
+        return "is empty"
+    if _CERTIFICATE_BEGIN in content:
+        # Of OpenSSL's reasons the last line is enough; some have a page of advice before it.
+        return f"is no PEM certificate chain ({str(error).rpartition('. ')[2]})"
+    if _KEY_BLOCK.search(content):
+        return "holds a private key and no certificate"
+    return "holds no PEM certificate"
 
 
 def covers(certificate: x509.Certificate, hostname: str) -> bool:

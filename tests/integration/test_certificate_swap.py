@@ -91,7 +91,7 @@ class CertificateSwapTests(RelayTestCase):
         assert service.certificates is not None
         status = service.certificates.statuses()[0]
         wrong = (
-            (None, None, "is no PEM certificate chain"),
+            (None, None, "holds no PEM certificate"),
             (fresh(), fresh(), "is not that of the first certificate"),
             (fresh("other.example.test"), None, "is for other.example.test"),
         )

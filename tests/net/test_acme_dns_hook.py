@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from derp.errors import ConfigError
-from derp.net.acme_dns_hook import HOOK_S, DNS01Hook, parse_command
+from derp.net.acme_dns_hook import HOOK_S, DNS01Hook, parse_command, require_program
 from derp.net.acme_problem import ACMEError
 from derp.wire.jose import dns_record_value
 
@@ -30,6 +30,18 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(parse_command("/bin/hook 'a b' $HOME"), ("/bin/hook", "a b", "$HOME"))
         for text in (" ", "'"):
             self.assertRaises(ConfigError, parse_command, text)
+
+    def test_program(self) -> None:
+        """By path or by name it has to be one, and executable."""
+        for found in (sys.executable, "sh"):
+            require_program((found, "an argument"))
+        script = Path(self.mktemp())
+        script.write_text("#!/bin/sh")
+        for missing in ("/nowhere/hook", "no-such-program", str(script), script.anchor):
+            error = self.assertRaises(ConfigError, require_program, (missing,))
+            self.assertIn(f'--acme-dns-hook: "{missing}" is no program', str(error))
+        script.chmod(0o700)
+        require_program((str(script),))
 
 
 class FakeProcesses(Clock):

@@ -148,9 +148,16 @@ class LoadManualTests(SynchronousTestCase):
     def test_no_certificate(self) -> None:
         """Files without a certificate, or with a broken one."""
         broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
-        for content in (b"", b"hello", RELAY.key_pem(), broken, RELAY.pem[:300]):
+        for content, said in (
+            (b"", "is empty;"),
+            (b"hello", "holds no PEM certificate;"),
+            (RELAY.key_pem(), "holds a private key and no certificate;"),
+            (broken, "is no PEM certificate chain ("),
+            (RELAY.pem[:300], "is no PEM certificate chain (MalformedFraming);"),
+        ):
             self.put(content, RELAY.key_pem())
-            self.assertIn(f"{HOST}.crt is no PEM certificate chain", self.refusal())
+            self.assertIn(f"{HOST}.crt {said}", self.refusal())
+            self.assertNotIn("http", self.refusal(), "the cure is ours to say")
 
     def test_no_key(self) -> None:
         """Files without a key, or with a broken one, whose content stays out of the error."""
