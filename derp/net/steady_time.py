@@ -28,8 +28,6 @@ def keep_steady_time(reactor: Any, seconds: Callable[[], float] = time.monotonic
 
     :param reactor: any of Twisted's: each asks its own ``seconds`` wherever it needs the time.
     """
-    if reactor.seconds is seconds:
-        return
     before = reactor.seconds()
     reactor.seconds = seconds
     for call in reactor.getDelayedCalls():

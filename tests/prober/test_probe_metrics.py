@@ -15,6 +15,7 @@ from derp.prober.probe_metrics import SETTLED_S, ProbeMetrics
 from derp.prober.prober import Prober
 from tests.exposition import Exposition
 from tests.prober.checks import FakeCheck, failing, nothing
+from tests.wall_clock import WallClock
 
 START = 1_700_000_000.5
 COMMON = {"region": "zero", "region_id": "900", "hostname": "h"}
@@ -27,7 +28,8 @@ class MetricsTests(SynchronousTestCase):
         self.clock = Clock()
         self.clock.rightNow = START
         self.fake = FakeCheck(self.clock, "tls", **COMMON)
-        self.prober = Prober(self.clock, spread=False, wall_time=self.clock.seconds)
+        self.wall = WallClock(self.clock, 1_700_000_000.0)
+        self.prober = Prober(self.clock, spread=False, wall_time=self.wall.seconds)
         self.addCleanup(self.prober.stop)
 
     def scrape(self) -> dict[str, float]:
@@ -44,7 +46,7 @@ class MetricsTests(SynchronousTestCase):
 
     def test_life(self) -> None:
         """From before the first run to after a failure."""
-        self.prober = Prober(self.clock, spread=True, wall_time=self.clock.seconds)
+        self.prober = Prober(self.clock, spread=True, wall_time=self.wall.seconds)
         self.addCleanup(self.prober.stop)
         probe = self.prober.add("derp/zero/1a/tls", 10.0, self.fake.check)
         self.assertEqual(self.scrape(), {"interval_secs": 10, "in_flight": 0})
@@ -105,6 +107,9 @@ class MetricsTests(SynchronousTestCase):
         probe = self.prober.add("qd", -10.0, self.fake.check)
         self.assertNotIn("end_secs", self.scrape())
         self.assertNotIn("result", self.scrape())
+        self.wall.set_by(3600.0)
+        self.assertNotIn("result", self.scrape())
+        self.wall.set_by(-7200.0)
         self.clock.advance(SETTLED_S)
         self.assertEqual((self.scrape()["result"], self.scrape()["interval_secs"]), (1, -10))
         self.fake.at_once = failing(ProbeFailed("cut"))
