@@ -10,6 +10,7 @@ decides, as in the reference. Source: Go ``derphttp``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -256,7 +257,9 @@ async def _dial_family(
         try:
             return await endpoint(reactor, ip, port, seconds / len(found)).connect(factory)
         except error.ConnectError as refused:
-            problem = error.ConnectError(string=f"{ip} port {port}: {refused}")
+            # The system's own words; Twisted would say the same twice.
+            why = os.strerror(refused.osError) if refused.osError else str(refused)
+            problem = error.ConnectError(string=f"{ip} port {port}: {why}")
     stage.waits.pop(version)
     raise problem
 

@@ -200,7 +200,7 @@ class HangingTests(FaultyNodeCase):
         for pair in ((hanging, dead), (dead, hanging)):
             text = await self.fails(mesh_check(self.targets(), self.region, *pair))
             self.assertIn(
-                "connect to node 900b (127.0.0.1): 127.0.0.1 port 1: Connection was refused", text
+                "connect to node 900b (127.0.0.1): 127.0.0.1 port 1: Connection refused", text
             )
 
 
@@ -240,7 +240,7 @@ class GarbageTests(FaultyNodeCase):
         for check in (tls_check(self.targets(), self.region, node), self.mesh(node)):
             text = await self.fails(check)
             self.assertIn(f"cannot connect to {NAME}: ", text)
-            self.assertIn(f"{HOST} port {self.port}: Connection was refused", text)
+            self.assertIn(f"{HOST} port {self.port}: Connection refused", text)
             self.assertEqual(text.count(NAME), 1)
 
     async def test_no_host(self) -> None:
