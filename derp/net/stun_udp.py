@@ -46,8 +46,9 @@ if TYPE_CHECKING:
 
 
 SOCKET_BUFFER_LEN = 1 << 20
-"""Asked of the kernel in both directions; it may give less (``net.core.rmem_max``, usually
-208 KiB). A waiting request takes some 770 bytes of it: 1 MiB is a burst of 1,300."""
+"""Asked of the kernel in both directions, unless it is less than sockets have by default
+(``net.core.rmem_default``); it may give less (``net.core.rmem_max``, usually 208 KiB). A waiting
+request takes some 770 bytes of it: 1 MiB is a burst of 1,300."""
 PAUSE_AFTER_ERROR_S = 1.0
 """How long a socket that fails to read is left alone; derper's pause."""
 
@@ -263,7 +264,8 @@ def _bound(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            udp.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_LEN)
+            if udp.getsockopt(socket.SOL_SOCKET, option) < SOCKET_BUFFER_LEN:
+                udp.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_LEN)
         flags = socket.AI_NUMERICHOST  # resolves no name, but a scope: fe80::1%eth0
         udp.bind(socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM, flags=flags)[0][4])
     except BaseException:

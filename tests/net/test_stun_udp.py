@@ -194,13 +194,17 @@ class ServingTests(ServerTestCase):
         self.assertEqual(self.start(port=port).port, port)
 
     def test_room_for_bursts(self) -> None:
-        """More than the system's default is asked for in both directions."""
+        """More than the system's default is asked for in both directions, if that is small."""
         server = self.start()
         plain = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         with plain, socket.socket(fileno=os.dup(server.fileno())) as ours:
             for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
                 default = plain.getsockopt(socket.SOL_SOCKET, option)
-                self.assertGreater(ours.getsockopt(socket.SOL_SOCKET, option), default)
+                given = ours.getsockopt(socket.SOL_SOCKET, option)
+                if default < stun_udp.SOCKET_BUFFER_LEN:
+                    self.assertGreater(given, default)
+                else:
+                    self.assertEqual(given, default, "a large default is the operator's")
 
     def test_thousands_at_once(self) -> None:
         """Bursts of several clients, good and bad: all are answered or counted."""
