@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from derp.net import datagram_batch
 from derp.net.datagram_batch import REPLY_LEN, SLOT_LEN, SLOTS, DatagramBatch, open_batch
-from tests.net.udp_sockets import NO_IPV6, is_silent, port_of, receive, udp_socket, wait_readable
+from tests.net.udp_sockets import NO_IPV6, all_arrived, is_silent, port_of, receive, udp_socket
 
 NOT_LINUX = "" if sys.platform.startswith("linux") else "recvmmsg is a call of Linux"
 
@@ -48,7 +48,7 @@ class BatchTestCase(SynchronousTestCase):
 
     def receive(self, batch: DatagramBatch, count: int) -> None:
         """Let the batch receive so many datagrams that were sent, in one call."""
-        wait_readable(self.server.fileno())
+        all_arrived()
         self.assertEqual(batch.receive(), count)
 
     def request(self, batch: DatagramBatch, slot: int) -> bytes:

@@ -10,6 +10,7 @@ from derp.net.hub_readers import HubReaders
 from derp.net.stun_udp import STUNServer
 from derp.wire.stun import encode_binding_request, parse_binding_response
 from tests.net.sockets import PumpedReactor
+from tests.net.udp_sockets import all_arrived
 
 
 class HubReadersTests(SynchronousTestCase):
@@ -31,12 +32,13 @@ class HubReadersTests(SynchronousTestCase):
         self.addCleanup(self.server.stop)
         self.client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.addCleanup(self.client.close)
-        self.client.settimeout(5)
+        self.client.settimeout(60)
         self.client.connect(("127.0.0.1", self.server.port))
 
     def test_answered_in_a_turn(self) -> None:
         """A binding request is answered by a turn of the hub, without the reactor."""
         self.client.send(encode_binding_request(b"t" * 12))
+        all_arrived()
         self.hub.doRead()
         response = parse_binding_response(self.client.recv(100))
         self.assertEqual(response.transaction_id, b"t" * 12)

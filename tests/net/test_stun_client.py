@@ -27,7 +27,16 @@ from derp.net.stun_transaction import FULL_TIMEOUT
 from derp.net.stun_udp import STUNServer
 from derp.wire import stun
 from derp.wire.stun_error import encode_unknown_attributes
-from tests.net.udp_sockets import NO_IPV6, is_silent, port_of, receive, udp_socket, wait_readable
+from tests.net.closed_ports import closed_udp_port
+from tests.net.udp_sockets import (
+    NO_IPV6,
+    all_arrived,
+    is_silent,
+    port_of,
+    receive,
+    udp_socket,
+    wait_readable,
+)
 
 NAMES = {"both.example": ["::1", "127.0.0.1"], "six.example": ["::1"], "none.example": []}
 
@@ -214,6 +223,7 @@ class SilenceTests(BindingCase):
         """When requests come in this time."""
         times = []
         for _ in range(int(seconds * 4)):
+            all_arrived()
             while not is_silent(self.server):
                 times.append(self.reactor.seconds())
             self.reactor.advance(0.25)
@@ -308,18 +318,22 @@ class NameTests(BindingCase):
 class NetworkErrorTests(BindingCase):
     """What the system and ICMP say."""
 
+    def hear_nobody(self) -> None:
+        """Refuse all, as if the server were gone, whose port nobody else is to get."""
+        self.server.connect(self.server.getsockname())
+
     def test_refused(self) -> None:
         """Nobody listens: known at once, not after the time."""
-        self.server.close()
+        self.hear_nobody()
         asking = self.ask()
-        (reader,) = self.reactor.getReaders()
-        reader.doRead()
+        self.wake()
         self.assertIn(f"nobody listens on UDP {self.address}", self.failed(asking, Cause.REFUSED))
 
     def test_refused_as_the_reactor_tells(self) -> None:
         """Epoll takes an error without data for the end of the connection."""
-        self.server.close()
+        self.hear_nobody()
         asking = self.ask()
+        all_arrived()
         reader = self.taken_away()
         reader.connectionLost(Failure(ConnectionDone()))
         self.failed(asking, Cause.REFUSED)
@@ -401,9 +415,7 @@ class RelayTests(TestCase):
 
     def test_refused(self) -> Deferred[None]:
         """The real reactor brings the refusal."""
-        closed = udp_socket()
-        port = port_of(closed)
-        closed.close()
+        port = closed_udp_port(self)
 
         async def check() -> None:
             asking = Deferred.fromCoroutine(

@@ -16,7 +16,15 @@ from derp.net import stun_responder
 from derp.net.datagram_batch import REPLY_LEN, SLOT_LEN, SLOTS, open_batch
 from derp.net.stun_responder import BatchResponder, Responder, SingleResponder
 from derp.wire import stun
-from tests.net.udp_sockets import NO_IPV6, is_silent, port_of, receive, udp_socket, wait_readable
+from tests.net.udp_sockets import (
+    NO_IPV6,
+    all_arrived,
+    is_silent,
+    port_of,
+    receive,
+    udp_socket,
+    wait_readable,
+)
 from tests.vectors import load
 
 NOT_LINUX = "" if sys.platform.startswith("linux") else "recvmmsg is a call of Linux"
@@ -218,7 +226,7 @@ class BatchResponderTests(ResponderTestCase):
         client = self.client()
         for _ in range(count):
             client.sendto(request(), ("127.0.0.1", bench.port))
-        wait_readable(bench.udp.fileno())
+        all_arrived()
         return client
 
     def test_single_datagrams_need_no_batch(self) -> None:
