@@ -116,6 +116,7 @@ class RelayParts(MultiService):
         if self.certificates is not None:
             self.certificates.watchdog.when_judged = partial(note, Unfit.CERTIFICATE)
         self.life.state.when_changed(self._save_volume)
+        self.life.arriving = lambda: self.entrance.arriving + self.side_entrance.arriving
 
     def _save_volume(self) -> None:
         """A drain that takes too long ends the process on the spot."""

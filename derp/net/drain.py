@@ -11,6 +11,9 @@ it has taken what it is owed, unless that lasts :data:`HARD_LIMIT_S` longer: the
 The Restarting frame says when to come back. If the ports stay open (another process has them,
 too), that is when the client is closed, and a little later, so that not all come at once. If
 they do not, it is when a new process may be there.
+
+To a successor that nobody may notice, connections on their way in are owed an answer, too: they
+found an open door.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from twisted.logger import Logger
 from derp.wire.frames import encode_health, encode_restarting
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from random import Random
 
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -41,6 +45,8 @@ TRY_FOR_S: Final = 30.0
 """How long clients should try to come back; a process has started long before."""
 JITTER_S: Final = 0.5
 """How much later than their own end clients come back to ports that stay open."""
+ARRIVAL_S: Final = 2.0
+"""How long who is on the way in is waited for, if at all."""
 
 _LEAD_S: Final = 0.25
 """From the notice to the first end, if there is as much time; a notice needs a round trip."""
@@ -60,6 +66,7 @@ class Drain:
 
     :param server: whose connections are closed; it takes no logins from :meth:`start` on.
     :param seconds: how long it may take (``--drain-seconds``).
+    :param arriving: says how many connections have not come to their first request yet.
     :ivar over: fires when nobody is left: ``True`` if that was in time, ``False`` if the hard
         limit had to cut somebody.
     """
@@ -72,6 +79,7 @@ class Drain:
         seconds: float,
         random: Random,
         ports_stay: bool = False,
+        arriving: Callable[[], int] = lambda: 0,
     ) -> None:
         self.over: Deferred[bool] = Deferred()
         self._clock = clock
@@ -79,6 +87,7 @@ class Drain:
         self._seconds = seconds
         self._random = random
         self._ports_stay = ports_stay
+        self._arriving = arriving
         self._began_at = 0.0
         self._gap_s = 0.0
         self._untold: deque[tuple[Connection, float]] = deque()
@@ -134,7 +143,8 @@ class Drain:
         self._close_newcomers()
         self._close_clients(passed)
         self._close_mesh(passed)
-        if not self._server.protocols:
+        nobody = not self._server.protocols
+        if nobody and (passed >= min(ARRIVAL_S, self._seconds) or not self._arriving()):
             self._finish(in_time=True)
         elif passed >= self._seconds + HARD_LIMIT_S:
             self._cut()

@@ -47,6 +47,11 @@ class Entrance:
         self._on_their_way = OnTheirWay(door)
         self._proxies = proxies
 
+    @property
+    def arriving(self) -> int:
+        """How many are on their way."""
+        return len(self._on_their_way)
+
     def opens(self) -> bool:
         """Whether one more connection may come in; to be asked at each ``accept``."""
         return self._on_their_way.admit(self._hub.reactor.seconds())

@@ -57,6 +57,9 @@ class OnTheirWay:
         self._door = door
         self._tickets: dict[Ticket, None] = {}
 
+    def __len__(self) -> int:
+        return len(self._tickets)
+
     def admit(self, now: float) -> bool:
         """Whether one more connection may come in: to be asked at each ``accept``."""
         if self._door.crowded:

@@ -32,12 +32,17 @@ if TYPE_CHECKING:
 log = Logger(namespace="derp")
 
 
+def _nobody() -> int:
+    return 0
+
+
 class RelayLife:
     """
     What :mod:`derp.core.lifecycle` means for ports, clients and other processes.
 
     :param listeners: those that stop accepting in a drain, but ``--metrics-addr``.
     :ivar when_replaced: called once a new process has taken over; drains by default.
+    :ivar arriving: says how many connections have not come to their first request yet.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class RelayLife:
         self.state = Lifecycle(stun_follows_readiness=config.stun_follows_readiness)
         self.state.when_changed(self._changed)
         self.when_replaced: Callable[[], object] = self.drain
+        self.arriving: Callable[[], int] = _nobody
         self._reactor = reactor
         self._config = config
         self._server = server
@@ -61,6 +67,7 @@ class RelayLife:
         self._drained: bool | None = None
         self._predecessor: Predecessor | None = None
         self._ports_stay = False
+        self._is_replaced = False
         self._handover: HandoverServer | None = None
         if config.handover_socket:
             self._handover = HandoverServer(
@@ -126,6 +133,7 @@ class RelayLife:
                 seconds=self._config.drain_seconds,
                 random=Random(),  # noqa: S311 - spreads clients, guards nothing
                 ports_stay=self._ports_stay,
+                arriving=self.arriving if self._is_replaced else _nobody,
             )
             self._drain.over.addCallback(self._is_drained)
             self._drain.start()
@@ -176,7 +184,7 @@ class RelayLife:
 
     def _replaced(self) -> None:
         """A new process is ready."""
-        self._ports_stay = True
+        self._ports_stay = self._is_replaced = True
         for listener in self._listeners:
             listener.handed_over = True
         self.when_replaced()

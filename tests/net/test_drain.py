@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.error import ConnectionDone
 
-from derp.net.drain import HARD_LIMIT_S, JITTER_S, NOTICE, TRY_FOR_S, Drain
+from derp.net.drain import ARRIVAL_S, HARD_LIMIT_S, JITTER_S, NOTICE, TRY_FOR_S, Drain
 from derp.wire.frames import FrameType
 from derp.wire.messages import Health, Restarting, parse_message
 from tests.net.relay_sides import FakeTransport, RelayCase, Side, lose
@@ -70,6 +70,23 @@ class DrainTests(DrainCase):
         self.drain()
         self.assertEqual(self.results, [True])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_who_is_on_the_way(self) -> None:
+        """Who was let in gets to a first request, within a bound."""
+        on_the_way = 2
+        self.drain(arriving=lambda: on_the_way)
+        self.pass_time(1.0)
+        self.assertEqual(self.results, [])
+        on_the_way = 0
+        self.pass_time(0.1)
+        self.assertEqual(self.results, [True])
+        for seconds in (5.0, 1.0):
+            self.results.clear()
+            self.drain(seconds, arriving=lambda: 1)
+            self.pass_time(min(ARRIVAL_S, seconds) - 0.1)
+            self.assertEqual(self.results, [])
+            self.pass_time(0.2)
+            self.assertEqual(self.results, [True])
 
     def test_everybody_is_told_at_once(self) -> None:
         """Clients hear both frames, mesh peers only when to come back; before anybody goes."""

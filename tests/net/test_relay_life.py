@@ -154,6 +154,20 @@ class RelayLifeTests(RelayTestCase):
         with socket.socket() as probe:
             self.assertRaises(ConnectionRefusedError, probe.connect, (HOST, watched))
 
+    async def test_replaced_with_somebody_at_the_door(self) -> None:
+        """Whom it had accepted before the successor came gets an answer; else nothing waits."""
+        for replaced in (True, False):
+            relay = self.relay(drain_seconds=5.0)
+            waiting = await self.wire(self.port_of(relay))
+            await self.until(lambda relay=relay: relay.entrance.arriving == 1, "the connection")
+            (relay.life._replaced if replaced else relay.life.drain)()
+            self.assertEqual(relay.life._drained, None if replaced else True)
+            if replaced:
+                waiting.transport.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                answer = await in_time(reactor, waiting.answer(), "an answer")
+                self.assertEqual(answer.body, b"ok\n")
+                await in_time(reactor, relay.life.drain(), "the end of the drain")
+
     async def test_unix_path(self) -> None:
         """The path of a unix socket goes with the ports, unless a successor listens there."""
         for replaced in (False, True):
