@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 from ipaddress import ip_address
 from typing import Any, Final
 
 from derp.config import CertMode
 from derp.errors import ConfigError
 from derp.goflag import FlagValues
-from derp.net.acme_dns_hook import parse_command
 from derp.net.cert_files import parse_ip
 from derp.quoting import quoted
-from derp.wire.jose import parse_eab_key
+from derp.wire.eab_key import parse_eab_key
 
 _ACME_FLAGS: Final = (
     "acme-email",
@@ -50,6 +50,21 @@ def acme_fields(flags: FlagValues) -> dict[str, Any]:
         "acme_ip_address": tuple(dict.fromkeys(addresses)),
         "acme_dns_hook": parse_command(hook) if hook else (),
     }
+
+
+def parse_command(text: str) -> tuple[str, ...]:
+    """
+    Split the value of ``--acme-dns-hook`` as a shell would.
+
+    :raises ConfigError: if that is no command.
+    """
+    try:
+        command = tuple(shlex.split(text))
+    except ValueError as error:
+        raise ConfigError(f"--acme-dns-hook: {error}; quote it as for a shell") from None
+    if not command:
+        raise ConfigError("--acme-dns-hook is blank: give a command or leave it out")
+    return command
 
 
 def check_certificates(flags: FlagValues, certmode: CertMode, certdir: str) -> None:

@@ -24,7 +24,7 @@ from derp.flags import FLAGS, IMPLY_TLS
 from derp.goflag import FlagValues, Value
 from derp.limit_flags import limit_fields, limit_notices, place_fields
 from derp.mesh_key_file import find_mesh_key, mesh_key_path
-from derp.net.admission_url import check_url
+from derp.net.http_url import check_admission_url
 from derp.net.key_file import key_path
 from derp.net.mesh_peers import parse_peers
 from derp.net.socket_address import host_port
@@ -99,7 +99,7 @@ def config_from_flags(
         mesh_ca_file=flags.text("mesh-ca-file"),
         verify_clients=flags.bool("verify-clients"),
         socket=flags.texts("socket"),
-        verify_client_url=tuple(map(check_url, flags.texts("verify-client-url"))),
+        verify_client_url=tuple(map(check_admission_url, flags.texts("verify-client-url"))),
         verify_client_url_fail_open=flags.bool("verify-client-url-fail-open"),
         allow_clients=flags.text("allow-clients"),
         verify_policy=_verify_policy(flags),

@@ -26,7 +26,7 @@ from derp.environment_flags import PLACEHOLDER, variable_of
 from derp.errors import ConfigError
 from derp.flags import FLAGS
 from derp.goflag import Value
-from derp.net.local_api import default_socket
+from derp.net.tailscaled_socket import default_socket
 from derp.program import run_script
 from derp.quoting import quoted
 from derp.tap import Options, makeService

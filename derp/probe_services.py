@@ -17,11 +17,11 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 
 from derp import __version__
-from derp.net.local_api import default_socket
 from derp.net.mesh_secret import MeshSecret
 from derp.net.open_files import raise_open_file_limit
 from derp.net.secrets_cache import SecretsCache
 from derp.net.setec import Setec
+from derp.net.tailscaled_socket import default_socket
 from derp.net.timer_wheel import TimerWheel
 from derp.probe_config import ProbeConfig
 from derp.prober.alerts import make_alerts

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import MultiService, Service
 
-from derp.certificate_service import certificate_service
+from derp.certificate_modes import certificate_service
 from derp.config import Config
 from derp.core.generic_stun import GenericSTUN
 from derp.core.lifecycle import Phase, Unfit
@@ -37,7 +37,6 @@ from derp.net.hub_readers import HubReaders
 from derp.net.key_file import load_server_key
 from derp.net.listening import Listener
 from derp.net.mesh_key import read_mesh_key
-from derp.net.mesh_service import MeshService
 from derp.net.rate_config import loader
 from derp.net.relay_life import RelayLife
 from derp.net.relay_limits import RelayLimits
@@ -49,6 +48,9 @@ from derp.net.timer_wheel import TimerWheel
 from derp.net.trusted_proxies import TrustedProxies
 from derp.net.volume_quota import VolumeQuota
 from derp.wire.keys import generate_private
+
+if TYPE_CHECKING:
+    from derp.net.mesh_service import MeshService
 
 QUOTA_STATE: Final = "derper.quota"
 """Beside the key file: what ``--quota-state`` is if it is not given."""
@@ -85,10 +87,7 @@ class RelayParts(MultiService):
         self.admission.setServiceParent(self)
         if config.mesh_psk_file:
             self._watch_mesh_key(config.mesh_psk_file)
-        self.mesh = MeshService(reactor, self.relay, config, self.reloader)
-        self.mesh.setServiceParent(self)
-        if config.mesh_with or config.mesh_with_file:
-            self.hub.max_linger_s = MESHED_LINGER_S
+        self.mesh = self._make_mesh(reactor)
         self.limits = self._load_limits(reactor)
         self.server = self._make_server(reactor)
         self.stun_stats = STUNStats()
@@ -144,6 +143,20 @@ class RelayParts(MultiService):
         relay = Relay(RelayIdentity(private, config.mesh_key), outbox_depth=knobs.send_queue_depth)
         relay.stats.drop_listener = drop_listener(knobs, reactor.seconds)
         return relay
+
+    def _make_mesh(self, reactor: Any) -> MeshService | None:
+        """Make what meshes this relay with others, if a flag is about that."""
+        config = self.config
+        peers = config.mesh_with or config.mesh_with_file
+        if not (peers or config.mesh_ca_file or config.secrets_url):
+            return None
+        from derp.net.mesh_service import MeshService
+
+        mesh = MeshService(reactor, self.relay, config, self.reloader)
+        mesh.setServiceParent(self)
+        if peers:
+            self.hub.max_linger_s = MESHED_LINGER_S
+        return mesh
 
     def _make_server(self, reactor: Any) -> RelayServer:
         """Make what accepts connections, and knows them."""

@@ -70,7 +70,7 @@ class RelaySites:
             certificates=parts.certificates.statuses if parts.certificates else _no_certificates,
             admission=parts.admission.stats,
             check_self=parts.admission.check_self,
-            mesh_links=parts.mesh.links,
+            mesh_links=parts.mesh.links if parts.mesh else (),
             limits=parts.limits,
             limits_file=bool(config.rate_config),
             quota=parts.quota,

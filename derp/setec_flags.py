@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from derp.goflag import FlagValues
-from derp.net.setec import check_setec_url
+from derp.net.http_url import check_setec_url
 
 
 def secrets_url(flags: FlagValues) -> str:

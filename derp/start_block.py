@@ -6,8 +6,8 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from derp.durations import format_duration
-from derp.net.local_api import default_socket
-from derp.net.outgoing_http import shown
+from derp.net.http_url import shown
+from derp.net.tailscaled_socket import default_socket
 from derp.sizes import format_size
 from derp.wire.keys import format_node_public
 from derp.wire.node_json import (

@@ -14,10 +14,12 @@ from derp.doctor.finding import Finding, fail, ok, skip, warn
 from derp.doctor.local_relay import LocalRelay
 from derp.doctor.patient import Chart, Patient
 from derp.errors import ConfigError
-from derp.net.admission_url import AdmissionURL, shown
+from derp.net.admission_url import AdmissionURL
 from derp.net.allow_list import AllowList
 from derp.net.bounded_http import BrokenAnswer, NoAnswer
-from derp.net.local_api import LocalAPI, default_socket
+from derp.net.http_url import shown
+from derp.net.local_api import LocalAPI
+from derp.net.tailscaled_socket import default_socket
 from derp.wire.keys import generate_private, public_of
 
 _OPEN = (

@@ -14,7 +14,6 @@ is killed at its deadline.
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 from collections.abc import Mapping
 from typing import Any, Final
@@ -35,21 +34,6 @@ MAX_OUTPUT_LEN: Final = 4096
 _SECRET: Final = ("TAILSCALE_DERPER_MESH_KEY",)
 
 log = Logger()
-
-
-def parse_command(text: str) -> tuple[str, ...]:
-    """
-    Split the value of the flag as a shell would.
-
-    :raises ConfigError: if that is no command.
-    """
-    try:
-        command = tuple(shlex.split(text))
-    except ValueError as error:
-        raise ConfigError(f"--acme-dns-hook: {error}; quote it as for a shell") from None
-    if not command:
-        raise ConfigError("--acme-dns-hook is blank: give a command or leave it out")
-    return command
 
 
 def require_program(command: tuple[str, ...]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.logger import Logger
@@ -21,9 +21,11 @@ from derp.core.admission import (
 )
 from derp.core.connection import RemoteAddress
 from derp.core.session import LoginRequest
-from derp.net.asked_source import Source
 from derp.net.outcome import Outcome as Result
 from derp.wire.keys import format_node_public
+
+if TYPE_CHECKING:
+    from derp.net.asked_source import Source
 
 log = Logger(namespace="derp")
 

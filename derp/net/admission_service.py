@@ -14,17 +14,17 @@ from derp.config import Config
 from derp.core.admission import AdmissionStats, Policy, Question, Rules
 from derp.errors import DERPError
 from derp.net.admission import Admission
-from derp.net.admission_url import AdmissionURL
 from derp.net.allow_list import FLAG as ALLOW_CLIENTS
 from derp.net.allow_list import AllowList
-from derp.net.asked_source import AskedSource, Source
-from derp.net.local_api import LocalAPI, default_socket
 from derp.net.reload import ReloadableFile, Reloader
 from derp.net.reverify import Reverification
+from derp.net.tailscaled_socket import default_socket
 from derp.wire.keys import parse_node_public
 
 if TYPE_CHECKING:
     from derp.core.relay import Relay
+    from derp.net.asked_source import Source
+    from derp.net.local_api import LocalAPI
 
 log = Logger(namespace="derp")
 
@@ -58,16 +58,10 @@ class AdmissionService(MultiService):
         if config.allow_clients:
             sources.append(self._allow_list(config.allow_clients, reloader))
         self._sockets: list[LocalAPI] = []
-        if config.verify_clients:
-            paths = config.socket or (default_socket(),)
-            self._sockets = [LocalAPI(reactor, path) for path in paths]
-        urls = [AdmissionURL(reactor, url, environ) for url in config.verify_client_url]
-        opens = config.verify_client_url_fail_open
-        sources += [AskedSource(socket, self.stats, reactor) for socket in self._sockets]
-        sources += [AskedSource(url, self.stats, reactor, fails_open=opens) for url in urls]
+        sources += self._asked_sources(config, environ)
         if not sources:
             return
-        rules = Rules(Policy(config.verify_policy), fail_open=opens)
+        rules = Rules(Policy(config.verify_policy), fail_open=config.verify_client_url_fail_open)
         self.admission = Admission(rules, sources, self.stats)
         self._reverification = Reverification(
             reactor, relay, self.admission, config.reverify_interval
@@ -86,6 +80,25 @@ class AdmissionService(MultiService):
             ReloadableFile(name="allow_clients", flag=ALLOW_CLIENTS, paths=(path,), load=load)
         )
         return allow_list
+
+    def _asked_sources(self, config: Config, environ: Mapping[str, str]) -> list[Source]:
+        """Make what asks others; an HTTP client is loaded only for these."""
+        if not config.verify_clients and not config.verify_client_url:
+            return []
+        from derp.net.admission_url import AdmissionURL
+        from derp.net.asked_source import AskedSource
+        from derp.net.local_api import LocalAPI
+
+        if config.verify_clients:
+            paths = config.socket or (default_socket(),)
+            self._sockets = [LocalAPI(self._reactor, path) for path in paths]
+        urls = [AdmissionURL(self._reactor, url, environ) for url in config.verify_client_url]
+        stats, clock = self.stats, self._reactor
+        opens = config.verify_client_url_fail_open
+        return [
+            *(AskedSource(socket, stats, clock) for socket in self._sockets),
+            *(AskedSource(url, stats, clock, fails_open=opens) for url in urls),
+        ]
 
     def _ask_anew(self) -> None:
         """Ask about everybody, with no regard to what was said before."""

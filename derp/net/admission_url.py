@@ -29,35 +29,16 @@ from twisted.internet.defer import CancelledError, Deferred
 from derp.core.admission import ALLOWED, Answer, Kind, Question, Verdict
 from derp.errors import ConfigError, ProtocolError
 from derp.net.bounded_http import TIMEOUT_S, BrokenAnswer, Head, NoAnswer, read_body, shortened
-from derp.net.outgoing_http import OutgoingHTTP, shown
-from derp.quoting import quoted
+from derp.net.http_url import check_admission_url, shown
+from derp.net.outgoing_http import OutgoingHTTP
 from derp.wire.go_json import field, fields_of
 from derp.wire.keys import format_node_public
 
-FLAG: Final = "--verify-client-url"
 MAX_ANSWER: Final = 4096
 MAX_REDIRECTS: Final = 9
 
 _TO_GET: Final = frozenset((301, 302, 303))
 _REPEAT: Final = frozenset((307, 308))
-
-
-def check_url(url: str) -> str:
-    """
-    Let a URL through.
-
-    :raises ConfigError: if nobody could be asked there. (derper admits everybody then.)
-    """
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and url.isprintable()
-        usable = usable and parts.port != 0 and " " not in url
-    except ValueError:
-        usable = False
-    if not usable:
-        tail = quoted(url.rpartition("@")[2])  # what is before may be a password
-        raise ConfigError(f"{FLAG}: {tail} cannot be asked: give an http:// or https:// URL")
-    return url
 
 
 class AdmissionURL:
@@ -66,7 +47,7 @@ class AdmissionURL:
     kind = Kind.URL
 
     def __init__(self, reactor: Any, url: str, environ: Mapping[str, str]) -> None:
-        self.url = check_url(url)
+        self.url = check_admission_url(url)
         self.label = shown(url)
         self._reactor = reactor
         self._http = OutgoingHTTP(reactor, environ)
@@ -133,7 +114,7 @@ class AdmissionURL:
 def _follow(url: str, location: str) -> str:
     """Resolve a redirect."""
     try:
-        return check_url(urljoin(url, location))
+        return check_admission_url(urljoin(url, location))
     except (ConfigError, ValueError):
         raise NoAnswer("redirected to what is no http:// or https:// URL") from None
 

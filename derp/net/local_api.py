@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Final, NoReturn
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -44,20 +44,6 @@ EARLY_S: Final = 2.0
 RETRY_S: Final = 0.25
 
 _TOO_OLD: Final = "invalid 'addr' parameter"
-
-
-def default_socket(exists: Callable[[str], bool] = os.path.exists) -> str:
-    """Where tailscaled's socket is on this kind of system."""
-    if exists("/gokrazy"):
-        return "/perm/tailscaled/tailscaled.sock"
-    if exists("/usr/syno"):
-        place = "var" if exists("/var/packages/Tailscale/var") else "etc"
-        return f"/var/packages/Tailscale/{place}/tailscaled.sock"
-    if exists("/etc/config/uLinux.conf"):  # QNAP
-        return "/tmp/tailscale/tailscaled.sock"  # noqa: S108 - where tailscaled has it there
-    if exists("/var/run"):
-        return "/var/run/tailscale/tailscaled.sock"
-    return "tailscaled.sock"
 
 
 @implementer(IAgentEndpointFactory)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 from twisted.application.service import MultiService
 
 from derp.errors import ConfigError
+from derp.net.http_url import check_setec_url
 from derp.net.mesh_links import MeshLinks
 from derp.net.mesh_peers import join_peers, read_peers
 from derp.net.mesh_secret import MeshSecret
 from derp.net.reload import ReloadableFile, Reloader
 from derp.net.secrets_cache import SecretsCache
-from derp.net.setec import Setec, check_setec_url
+from derp.net.setec import Setec
 
 if TYPE_CHECKING:
     from derp.config import Config

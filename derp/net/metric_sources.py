@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -20,12 +21,14 @@ from derp.core.relay import Relay
 from derp.core.stun_stats import STUNStats
 from derp.core.tls_request_stats import TLSRequestStats
 from derp.net.certificate_status import CertificateStatus
-from derp.net.mesh_link import MeshLink
 from derp.net.process_info import resident_bytes, shown_command_line
 from derp.net.relay_limits import RelayLimits
 from derp.net.reload import ReloadableFile
 from derp.net.trusted_proxies import ProxyStats
 from derp.net.volume_quota import VolumeQuota
+
+if TYPE_CHECKING:
+    from derp.net.mesh_link import MeshLink
 
 
 def _none() -> int:

@@ -24,12 +24,6 @@ from derp.net.proxy_environment import Proxy, ProxyEnvironment
 from derp.net.proxy_tunnel import TunnelEndpoint
 
 
-def shown(url: str) -> str:
-    """A URL for the log, without what may be secret in it: user, password and query."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
 class OutgoingHTTP:
     """
     Sends requests.

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import json
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred
 from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
 from twisted.web.iweb import IAgent
 
-from derp.errors import ConfigError, DERPError, ProtocolError
+from derp.errors import DERPError, ProtocolError
 from derp.net.bounded_http import BrokenAnswer, NoAnswer, read_body, send, shortened
 from derp.net.secrets_cache import Secret, read_secret_json
-from derp.quoting import quoted
 
 TIMEOUT_S: Final = 10.0
 MAX_ANSWER: Final = 64 << 10
@@ -33,27 +31,11 @@ class SetecError(DERPError):
     """There is no secret to be had now; the text says why."""
 
 
-def check_setec_url(url: str) -> str:
-    """
-    Let a URL through, as it is used.
-
-    :raises ConfigError: if it is none.
-    """
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable or not url.isprintable() or " " in url:
-        raise ConfigError(f"--secrets-url: {quoted(url)} is no http:// or https:// URL: give one")
-    return url.removesuffix("/")
-
-
 class Setec:
     """
     One setec server.
 
-    :param url: from :func:`check_setec_url`.
+    :param url: from :func:`derp.net.http_url.check_setec_url`.
     :param agent: makes the requests.
     """
 

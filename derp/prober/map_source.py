@@ -25,8 +25,9 @@ from twisted.logger import Logger
 from derp.durations import format_duration
 from derp.errors import ConfigError, ProtocolError
 from derp.net.bounded_http import BrokenAnswer, Head, NoAnswer, read_body
+from derp.net.http_url import shown
 from derp.net.local_api import LocalAPI
-from derp.net.outgoing_http import OutgoingHTTP, shown
+from derp.net.outgoing_http import OutgoingHTTP
 from derp.prober.check import ProbeFailed
 from derp.quoting import quoted
 from derp.wire.derp_map import DERPMap, parse_derp_map

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from derp.durations import format_duration
-from derp.net.outgoing_http import shown
+from derp.net.http_url import shown
 from derp.sizes import format_size
 
 if TYPE_CHECKING:

@@ -13,9 +13,8 @@ The private half of an account may also be RSA, for directories written by other
 
 from __future__ import annotations
 
-import binascii
 import json
-from base64 import b64decode, urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, Final
@@ -37,26 +36,6 @@ _MIN_RSA_BITS: Final = 2048
 def b64url(data: bytes) -> str:
     """Encode in base64url without padding."""
     return urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
-
-
-def parse_eab_key(text: str) -> bytes:
-    """
-    Read the HMAC key of an external account: base64url without padding, else padded base64.
-
-    :raises ValueError: if it is neither, or empty.
-    """
-    try:
-        if "=" in text or "+" in text or "/" in text:
-            key = b64decode(text, validate=True)
-        else:
-            if not text.isascii() or not all(each.isalnum() or each in "-_" for each in text):
-                raise ValueError("not base64url")
-            key = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except binascii.Error as error:
-        raise ValueError(str(error)) from None
-    if not key:
-        raise ValueError("empty")
-    return key
 
 
 class AccountKey:

@@ -23,7 +23,8 @@ from derp.net.acme_order import new_leaf_key, obtain, prove
 from derp.net.acme_problem import ACMEError
 from derp.net.acme_trust import AuthorityTrust, acme_agent
 from derp.net.cert_files import KeyedChain, covers
-from derp.wire.jose import AccountKey, parse_eab_key
+from derp.wire.eab_key import parse_eab_key
+from derp.wire.jose import AccountKey
 from tests.free_ports import free_ports
 from tests.pebble import Pebble, missing_pebble
 

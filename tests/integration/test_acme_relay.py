@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import PrivateFormat
 from twisted.internet.defer import Deferred, gatherResults
 
-from derp.certificate_service import ACMEService
+from derp.acme_service import ACMEService
 from derp.config import CertMode, Config
 from derp.net.certificate_cache import usable
 from derp.services import RelayService

@@ -213,7 +213,7 @@ class ExampleTests(ComposeTestCase):
 
     def test_tailscaled(self) -> None:
         """The directory is mounted in which the socket is looked for."""
-        from derp.net.local_api import default_socket
+        from derp.net.tailscaled_socket import default_socket
 
         service, config = self.relay("tailscaled")
         self.assertTrue(config.verify_clients)

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from derp.errors import ConfigError
-from derp.net.acme_dns_hook import HOOK_S, DNS01Hook, parse_command, require_program
+from derp.net.acme_dns_hook import HOOK_S, DNS01Hook, require_program
 from derp.net.acme_problem import ACMEError
 from derp.wire.jose import dns_record_value
 
@@ -24,12 +24,6 @@ NAME = "derp.example.com"
 
 class CommandTests(SynchronousTestCase):
     """The flag's value."""
-
-    def test_split(self) -> None:
-        """As a shell splits, without being one."""
-        self.assertEqual(parse_command("/bin/hook 'a b' $HOME"), ("/bin/hook", "a b", "$HOME"))
-        for text in (" ", "'"):
-            self.assertRaises(ConfigError, parse_command, text)
 
     def test_program(self) -> None:
         """By path or by name it has to be one, and executable."""

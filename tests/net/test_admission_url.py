@@ -16,10 +16,9 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from derp.core.admission import Answer, Question, Verdict
-from derp.errors import ConfigError, ProtocolError
+from derp.errors import ProtocolError
 from derp.net import admission_url
-from derp.net.admission_url import AdmissionURL, check_url, read_answer
-from derp.net.outgoing_http import shown
+from derp.net.admission_url import AdmissionURL, read_answer
 from tests.net.admission_fakes import ALLOW, CLOSE, DENY, SILENCE, FakeServer, TunnelTo, respond
 from tests.net.relay_fakes import ServerTLS, make_credentials
 
@@ -308,28 +307,7 @@ class TLSTests(URLTestCase):
 
 
 class ReadingTests(SynchronousTestCase):
-    """URLs and answers as text."""
-
-    def test_check_url(self) -> None:
-        """What can be asked passes as it is, what cannot stops the start."""
-        for url in ("http://a.test", "https://u:p@a.test:8443/verify?x=1", "HTTP://[::1]:80/"):
-            self.assertEqual(check_url(url), url)
-        for url in (
-            "",
-            "a.test",
-            "//a.test/",
-            "ftp://a.test",
-            "http://",
-            "http://a:99999",
-            "http://a b/",
-        ):
-            self.assertRaises(ConfigError, check_url, url)
-        error = self.assertRaises(ConfigError, check_url, "ftp://me:secret@a.test")
-        self.assertNotIn("secret", str(error))
-
-    def test_shown(self) -> None:
-        """Nothing that may be secret."""
-        self.assertEqual(shown("https://u:p@a.test:1/verify?token=1#x"), "https://a.test:1/verify")
+    """Answers as text."""
 
     @given(st.binary(max_size=200))
     def test_garbage(self, data: bytes) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
 from derp.core.admission import Answer, Question, Verdict
 from derp.net import local_api
 from derp.net.bounded_http import BrokenAnswer, NoAnswer
-from derp.net.local_api import MAX_ANSWER, LocalAPI, default_socket
+from derp.net.local_api import MAX_ANSWER, LocalAPI
 from tests.net.admission_fakes import CLOSE, KNOWN, SILENCE, UNKNOWN, FakeServer, respond
 from tests.net.test_admission_vectors import answers
 
@@ -160,27 +159,3 @@ class LocalAPITests(TestCase):
         self.assertEqual(len(server.connections), 1)
         await source.close()
         await server.when(lambda: not server.connections)
-
-
-class DefaultSocketTests(SynchronousTestCase):
-    """:func:`derp.net.local_api.default_socket`."""
-
-    def system(self, *paths: str) -> Callable[[str], bool]:
-        return set(paths).__contains__
-
-    def test_places(self) -> None:
-        """Of each kind of system its own; never a directory that anybody may write to."""
-        table = {
-            ("/var/run",): "/var/run/tailscale/tailscaled.sock",
-            (): "tailscaled.sock",
-            ("/var/run", "/tmp/tailscale/tailscaled.sock"): "/var/run/tailscale/tailscaled.sock",
-            ("/var/run", "/usr/syno"): "/var/packages/Tailscale/etc/tailscaled.sock",
-            (
-                "/usr/syno",
-                "/var/packages/Tailscale/var",
-            ): "/var/packages/Tailscale/var/tailscaled.sock",
-            ("/var/run", "/etc/config/uLinux.conf"): "/tmp/tailscale/tailscaled.sock",
-            ("/gokrazy",): "/perm/tailscaled/tailscaled.sock",
-        }
-        for paths, socket in table.items():
-            self.assertEqual(default_socket(self.system(*paths)), socket)

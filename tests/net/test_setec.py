@@ -7,13 +7,13 @@ from typing import Any
 
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
-from derp.errors import ConfigError
+from derp.net.http_url import check_setec_url
 from derp.net.secrets_cache import Secret
-from derp.net.setec import MAX_ANSWER, Setec, SetecError, check_setec_url
+from derp.net.setec import MAX_ANSWER, Setec, SetecError
 
 reactor: Any = global_reactor
 NAME = "prod/derp/meshkey"
@@ -101,15 +101,3 @@ class SetecTests(TestCase):
         given_up: Deferred[Any] = asking.addErrback(lambda failure: failure.type)
         asking.cancel()
         self.assertIsNotNone(await given_up)
-
-
-class CheckURLTests(SynchronousTestCase):
-    """URLs that could be asked."""
-
-    def test_urls(self) -> None:
-        """One slash at the end is taken off; what is no URL is refused."""
-        self.assertEqual(check_setec_url("https://setec.test/"), "https://setec.test")
-        self.assertEqual(check_setec_url("http://a.test:80/x"), "http://a.test:80/x")
-        for url in ("setec.test", "ftp://a", "http://", "http://a b", "http://a:x", "http://a\n"):
-            with self.assertRaisesRegex(ConfigError, "--secrets-url: ", msg=url):
-                check_setec_url(url)

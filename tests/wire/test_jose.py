@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.trial.unittest import SynchronousTestCase
 
-from derp.wire.jose import AccountKey, b64url, dns_record_value, parse_eab_key
+from derp.wire.jose import AccountKey, b64url, dns_record_value
 
 URL = "https://ca.example/new-order"
 
@@ -106,20 +106,8 @@ class AccountKeyTests(SynchronousTestCase):
         self.assertEqual(dns_record_value("abc"), "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0")
 
 
-class EABKeyTests(SynchronousTestCase):
-    """The HMAC key as authorities hand it out."""
-
-    def test_both_forms(self) -> None:
-        """base64url without padding, or padded base64."""
-        for text in ("dGVzdC1rZXk", "dGVzdC1rZXk="):
-            self.assertEqual(parse_eab_key(text), b"test-key")
-        self.assertEqual(parse_eab_key("-_8"), b"\xfb\xff")
-        self.assertEqual(parse_eab_key("+/8="), b"\xfb\xff")
-
-    def test_neither(self) -> None:
-        """Everything else is refused."""
-        for text in ("not-valid!", "", "a", "dGVz dC1r", "\u00e9\u00e9\u00e9\u00e9", "+_8="):
-            self.assertRaises(ValueError, parse_eab_key, text)
+class EncodingTests(SynchronousTestCase):
+    """Bytes as text."""
 
     def test_b64url(self) -> None:
         """No padding, no plus, no slash."""

@@ -13,11 +13,13 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from derp import certificate_service as module
-from derp.certificate_service import ACMEService, ManualService, certificate_service
+from derp import acme_service, manual_service
+from derp.acme_service import ACMEService
+from derp.certificate_modes import certificate_service
 from derp.config import CertMode, Config
 from derp.core.relay import Relay, RelayIdentity
 from derp.errors import ConfigError
+from derp.manual_service import ManualService
 from derp.net.acme_client import GOOGLE, LETSENCRYPT, Profile
 from derp.net.first_files import FirstFiles
 from derp.net.reload import Reloader
@@ -29,7 +31,7 @@ IP = "203.0.113.7"
 
 
 class CertificateServiceTests(SynchronousTestCase):
-    """See :func:`derp.certificate_service.certificate_service`."""
+    """See :func:`derp.certificate_modes.certificate_service`."""
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -91,7 +93,7 @@ class CertificateServiceTests(SynchronousTestCase):
         self.clock.advance(3651 * 86400.0)
         said: list[str] = []
         log = mock.patch.object(
-            module.log, "critical", lambda text, **kw: said.append(text.format(**kw))
+            manual_service.log, "critical", lambda text, **kw: said.append(text.format(**kw))
         )
         with log:
             made = self.make(certmode=CertMode.MANUAL, hostname=IP)
@@ -195,8 +197,8 @@ class CertificateServiceTests(SynchronousTestCase):
         """Said at the start, since it costs certificates later."""
         said: list[str] = []
         made = self.make(certdir="/proc/nowhere/certs")
-        with mock.patch.object(module.log, "error", lambda text, **kw: said.append(text)):
-            with mock.patch.object(module.os, "access", lambda *_: False):
+        with mock.patch.object(acme_service.log, "error", lambda text, **kw: said.append(text)):
+            with mock.patch.object(acme_service.os, "access", lambda *_: False):
                 made.startService()
         self.addCleanup(made.stopService)
         self.assertIn("the relay may not write there", said[0])
