@@ -26,7 +26,6 @@ from derp.limit_flags import limit_fields, limit_notices, place_fields
 from derp.mesh_key_file import find_mesh_key, mesh_key_path
 from derp.net.http_url import check_admission_url
 from derp.net.key_file import key_path
-from derp.net.mesh_peers import parse_peers
 from derp.net.socket_address import host_port
 from derp.quoting import quoted
 from derp.setec_flags import secrets_cache, secrets_url
@@ -202,7 +201,11 @@ def _home(flags: FlagValues) -> str:
 
 def _mesh_with(flags: FlagValues) -> tuple[MeshPeer, ...]:
     text = flags.text("mesh-with")
-    return parse_peers("--mesh-with", text.split(",")) if text else ()
+    if not text:
+        return ()
+    from derp.net.mesh_peers import parse_peers  # what dials other relays is behind it
+
+    return parse_peers("--mesh-with", text.split(","))
 
 
 def _names(flags: FlagValues, name: str) -> tuple[str, ...]:

@@ -15,15 +15,13 @@ several times has either the file's values or the command line's.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any, Final
 
 from derp.errors import ConfigError
 from derp.flags import FLAGS
 from derp.goflag import Flag, FlagError, Kind, Value, parse_value
-from derp.quoting import quoted
+from derp.quoting import nearest, quoted
 
 FLAG: Final = "config"
 """The flag's name."""
@@ -76,6 +74,8 @@ def _load(path: str) -> dict[str, Any]:
         raise ConfigError(f"cannot read it: {getattr(error, 'strerror', None) or error}") from None
     if len(content) > MAX_SIZE:
         raise ConfigError(f"it is longer than {MAX_SIZE >> 20} MiB, as no such file is")
+    import tomllib  # most relays have flags or variables, and no file
+
     try:
         return tomllib.loads(content.decode())
     except UnicodeDecodeError:
@@ -92,8 +92,8 @@ def _inline(text: str) -> str:
 def _unknown(name: str, known: Mapping[str, Flag]) -> str:
     if name in ACTIONS:
         return f"{name} is for the command line only: take it out"
-    near = get_close_matches(name.replace("_", "-"), known, n=1)
-    hint = f"did you mean {near[0]}?" if near else "--help lists the flags"
+    near = nearest(name.replace("_", "-"), known)
+    hint = f"did you mean {near}?" if near else "--help lists the flags"
     return f"there is no flag {quoted(name)}: {hint}"
 
 

@@ -14,13 +14,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Final
 
 from derp import environment
 from derp.errors import ConfigError
 from derp.flags import FLAGS
 from derp.goflag import FlagError, Kind, Value, parse_value
+from derp.quoting import nearest
 
 DOMAIN_FAMILY: Final[dict[str, str]] = {
     "DERP_DOMAIN": "hostname",
@@ -202,6 +202,6 @@ def _unknown(name: str) -> str:
     flags = {flag.name.upper().replace("-", "_"): flag.name for flag in FLAGS}
     meant = VARIABLES.get(rest) or flags.get(rest)
     exact = [known for known, flag in VARIABLES.items() if flag == meant]
-    near = exact or get_close_matches(name, VARIABLES, n=1, cutoff=0.8)
-    hint = f": did you mean {near[0]}?" if near else ""
+    near = exact[0] if exact else nearest(name, VARIABLES, 0.8)
+    hint = f": did you mean {near}?" if near else ""
     return f"environment variable {name} is unknown and has no effect{hint}"

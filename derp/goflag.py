@@ -24,13 +24,12 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from enum import StrEnum
 from typing import Final
 
 from derp.durations import format_duration, parse_duration
 from derp.errors import ConfigError
-from derp.quoting import quoted
+from derp.quoting import nearest, quoted
 
 Value = bool | int | float | str | tuple[str, ...]
 """What a flag can hold; a duration is a ``float`` of seconds."""
@@ -305,8 +304,8 @@ def _value_of(flag: Flag, words: list[str]) -> str:
 
 
 def _unknown(word: str, name: str, known: dict[str, Flag]) -> FlagError:
-    near = get_close_matches(name, known, n=1)
-    hint = f": did you mean {known[near[0]].spelling}?" if near else ""
+    near = nearest(name, known)
+    hint = f": did you mean {known[near].spelling}?" if near else ""
     dashes = word[: word.index(name)]
     return FlagError(f"there is no flag {quoted(dashes + name)}{hint}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from derp.config import ListeningPlace, PlaceKind
 from derp.core.bootstrap_dns import BootstrapDNS
@@ -13,13 +13,16 @@ from derp.net.bootstrap_dns import BootstrapDNSRefresh
 from derp.net.certificate_status import CertificateStatus
 from derp.net.certificates import CertificateChooser
 from derp.net.debug import debug_resources
+from derp.net.late_page import LatePage
 from derp.net.listening import Listener
 from derp.net.metric_sources import Sources
-from derp.net.metrics import MetricsPage, make_registry
 from derp.net.metrics_site import build_metrics_site
 from derp.net.txt_lookup import TXTLookup
 from derp.net.web import SiteParts, WebSite, build_main_site, build_plain_site
 from derp.relay_parts import RelayParts
+
+if TYPE_CHECKING:
+    from derp.net.metrics import MetricsPage
 
 
 class RelaySites:
@@ -35,7 +38,7 @@ class RelaySites:
         self._main_stats = ListenerStats()
         bootstrap = self._bootstrap_dns()
         self.sources = self._make_sources(bootstrap)
-        self._metrics = MetricsPage(make_registry(self.sources))
+        self._metrics = LatePage(lambda: _metrics_page(self.sources))
         self._site_parts = self._make_site_parts(bootstrap)
         self.sources.websocket_accepts = lambda: self._site_parts.websocket_stats.accepts
         self._add_main_listeners()
@@ -88,7 +91,7 @@ class RelaySites:
             server_key=parts.relay.public,
             debug_pages={**debug_resources(self.sources), "/metrics": self._metrics},
             bootstrap=bootstrap,
-            dial=hostname_endpoints(self._reactor),
+            dial=hostname_endpoints(self._reactor) if parts.config.ace else None,
             tls_stats=self.sources.tls_requests,
             proxies=parts.proxies,
             lifecycle=parts.life.state,
@@ -117,6 +120,7 @@ class RelaySites:
             place = ListeningPlace(PlaceKind.TCP, config.host, config.http_port)
             self._listen("--http-port", place, "plain HTTP", plain)
         if config.metrics_addr:
+            self._metrics.load()
             host, _, port = config.metrics_addr.rpartition(":")
             site = build_metrics_site(self._site_parts, self._metrics)
             place = ListeningPlace(PlaceKind.TCP, host.strip("[]"), int(port))
@@ -137,6 +141,12 @@ class RelaySites:
         entrance = self._parts.entrance if limited else self._parts.side_entrance
         greet = entrance.greeter(site, stats, chooser)
         self._parts.listeners.append(Listener(flag, place, serves, greet, stats, entrance.opens))
+
+
+def _metrics_page(sources: Sources) -> MetricsPage:
+    from derp.net.metrics import MetricsPage, make_registry
+
+    return MetricsPage(make_registry(sources))
 
 
 def _no_certificates() -> list[CertificateStatus]:

@@ -9,7 +9,6 @@ bytes.
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 from typing import Final
 
 from derp.errors import ConfigError
@@ -39,12 +38,13 @@ def parse_size(text: str) -> int:
     if match is None:
         raise ConfigError(f"{quoted(text)} is not a size: write it as 500GB, 2TiB or 65536")
     whole, fraction, prefix, binary = match.groups()
-    amount = Fraction(f"{whole}.{fraction}" if fraction else whole)
+    decimals = fraction or ""
+    amount, parts = int(whole + decimals), 10 ** len(decimals)
     if prefix:
         amount *= (1024 if binary else 1000) ** (_PREFIXES.index(prefix.lower()) + 1)
-    if amount > MAX_SIZE:
+    if amount > MAX_SIZE * parts:
         raise ConfigError(f"{quoted(text)} is too large a size")
-    return int(amount)
+    return amount // parts
 
 
 def format_size(size: int) -> str:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from derp.quoting import MAX_QUOTED, quoted
+from derp.quoting import MAX_QUOTED, nearest, quoted
 
 
 class QuotedTests(SynchronousTestCase):
@@ -30,3 +30,15 @@ class QuotedTests(SynchronousTestCase):
         """The result is one printable line of bounded length."""
         self.assertTrue(quoted(text).isprintable())
         self.assertLessEqual(len(quoted(text)), 10 * MAX_QUOTED + 2)
+
+
+class NearestTests(SynchronousTestCase):
+    """:func:`derp.quoting.nearest`."""
+
+    def test_nearest(self) -> None:
+        """The likest of all, or nothing; how like it must be can be said."""
+        known = ("hostname", "home", "http-port")
+        self.assertEqual(nearest("hostnam", known), "hostname")
+        self.assertEqual(nearest("xyz", known), "")
+        self.assertEqual(nearest("host", known), "hostname")
+        self.assertEqual(nearest("host", known, 0.8), "")

@@ -25,12 +25,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from json import JSONDecodeError
 from math import inf, isfinite
 from typing import Any, Final
 
 from derp.errors import ConfigError, ProtocolError
+from derp.quoting import nearest
 from derp.sizes import MAX_SIZE, format_size, parse_size
 from derp.wire.frames import KEY_LEN, MAX_PACKET
 from derp.wire.go_json import Fields, parse_object
@@ -173,8 +173,8 @@ def strange_members(data: bytes) -> dict[str, str]:
     strange = {}
     for name in json.loads(data.decode("utf-8", "replace")) or ():
         if name.lower() not in known and name[:1].isalpha():
-            near = get_close_matches(name.lower(), known, 1)
-            strange[name] = known[near[0]] if near else ""
+            near = nearest(name.lower(), known)
+            strange[name] = known.get(near, "")
     return strange
 
 

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import CancelledError
-from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
@@ -155,6 +154,7 @@ class ConnectDisabled(Resource):
 
 def hostname_endpoints(reactor: Any) -> EndpointFor:
     """Dial by name, over IPv6 and IPv4."""
+    from twisted.internet.endpoints import HostnameEndpoint  # not for those who never dial
 
     def endpoint_for(host: str, port: int) -> IStreamClientEndpoint:
         endpoint: IStreamClientEndpoint = HostnameEndpoint(reactor, host, port, timeout=DIAL_S)

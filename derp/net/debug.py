@@ -10,7 +10,6 @@ import re
 from html import escape
 from typing import Any, Final
 
-from prometheus_client.exposition import generate_latest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -23,13 +22,10 @@ from derp.durations import format_duration
 from derp.net.answers import first_header, plain_error
 from derp.net.certificate_watchdog import expiry_note
 from derp.net.close_peer import ClosePeerPage
-from derp.net.derper_variables import derper_variables
-from derp.net.expvar import variables_json
+from derp.net.late_page import LatePage
 from derp.net.metric_sources import Sources
 from derp.net.pprof import ProfilePages
-from derp.net.process_info import ProcessMetrics
 from derp.net.traffic import TrafficPage
-from derp.net.varz import PROGRAM, varz
 
 LINKS: Final = (
     ("vars", "Metrics (Go)"),
@@ -49,15 +45,14 @@ log = Logger(namespace="derp")
 _INTEGER: Final = re.compile(rb"[+-]?[0-9]{1,18}")
 _HTML: Final = b"text/html; charset=utf-8"
 _TEXT: Final = b"text/plain; charset=utf-8"
-_JSON: Final = b"application/json; charset=utf-8"
 
 
 def debug_resources(sources: Sources) -> dict[str, IResource]:
     """Every debug page by its path; one that ends in ``/`` takes what is below it."""
     pages = {
         "": Index(sources),
-        "vars": VarsPage(sources),
-        "varz": VarzPage(sources),
+        "vars": LatePage(lambda: _vars(sources)),
+        "varz": LatePage(lambda: _varz(sources)),
         "check": CheckPage(sources),
         "traffic": TrafficPage(sources.relay, sources.clock),
         "close-peer": ClosePeerPage(sources.relay),
@@ -66,6 +61,18 @@ def debug_resources(sources: Sources) -> dict[str, IResource]:
         "set-mutex-profile-fraction": MutexProfilePage(),
     }
     return {f"/debug/{path}": page for path, page in pages.items()}
+
+
+def _vars(sources: Sources) -> IResource:
+    from derp.net.variable_pages import VarsPage
+
+    return VarsPage(sources)
+
+
+def _varz(sources: Sources) -> IResource:
+    from derp.net.variable_pages import VarzPage
+
+    return VarzPage(sources)
 
 
 class Index(Resource):
@@ -95,7 +102,7 @@ class Index(Resource):
             for path, description in LINKS
         ]
         listing = "".join(f"<li>{item}</li>\n" for item in items)
-        page = f"<html><body>\n<h1>{PROGRAM} debug</h1>\n<ul>\n{listing}</ul>\n</body></html>\n"
+        page = f"<html><body>\n<h1>derper debug</h1>\n<ul>\n{listing}</ul>\n</body></html>\n"
         return page.encode("utf-8")
 
     def _certificates(self) -> list[str]:
@@ -105,36 +112,6 @@ class Index(Resource):
             note = expiry_note(status, now)
             found.append(f"{status.describe()} ({note})" if note else status.describe())
         return found
-
-
-class VarsPage(Resource):
-    """``/debug/vars``: every variable as JSON."""
-
-    isLeaf = True
-
-    def __init__(self, sources: Sources) -> None:
-        super().__init__()
-        self._sources = sources
-
-    def render(self, request: IRequest) -> bytes:
-        request.setHeader(b"Content-Type", _JSON)
-        return variables_json(derper_variables(self._sources)).encode("ascii")
-
-
-class VarzPage(Resource):
-    """``/debug/varz``: the process' metrics, then every variable, for Prometheus."""
-
-    isLeaf = True
-
-    def __init__(self, sources: Sources) -> None:
-        super().__init__()
-        self._sources = sources
-        self._process = ProcessMetrics()
-
-    def render(self, request: IRequest) -> bytes:
-        request.setHeader(b"Content-Type", _TEXT)
-        variables = varz(derper_variables(self._sources))
-        return generate_latest(self._process) + variables.encode("utf-8")
 
 
 class CheckPage(Resource):

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from derp.net.first_request import FirstRequest
 from derp.net.on_their_way import OnTheirWay, Ticket
-from derp.net.proxy_greeting import ProxyGreeting
 from derp.net.socket_address import address_of
 from derp.net.tls_transport import TLSTransport
 from derp.net.transport import StreamTransport
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from derp.net.certificates import CertificateChooser
     from derp.net.hub import Hub
     from derp.net.port import Greeter
+    from derp.net.proxy_greeting import ProxyGreeting
     from derp.net.timer_wheel import TimerWheel
     from derp.net.trusted_proxies import TrustedProxies
     from derp.net.web import WebSite
@@ -46,6 +46,11 @@ class Entrance:
         self._wheel = wheel
         self._on_their_way = OnTheirWay(door)
         self._proxies = proxies
+        self._greeting: type[ProxyGreeting] | None = None
+        if proxies:
+            from derp.net.proxy_greeting import ProxyGreeting
+
+            self._greeting = ProxyGreeting
 
     @property
     def arriving(self) -> int:
@@ -68,8 +73,9 @@ class Entrance:
         def greet(sock: socket.socket, peer: Any) -> None:
             ticket = self._on_their_way.ticket(self._hub.reactor.seconds())
             try:
-                if self._proxies and self._proxies.trusts(address_of(peer)):
-                    self._ask_proxy(sock, peer, ticket, enter)
+                greeting = self._greeting
+                if greeting is not None and self._proxies.trusts(address_of(peer)):
+                    self._ask_proxy(greeting, sock, peer, ticket, enter)
                 else:
                     enter(sock, peer, ticket)
             except Exception:
@@ -100,12 +106,13 @@ class Entrance:
 
     def _ask_proxy(
         self,
+        greeting: type[ProxyGreeting],
         sock: socket.socket,
         peer: Any,
         ticket: Ticket,
         enter: Callable[..., None],
     ) -> None:
-        ProxyGreeting(
+        greeting(
             self._hub,
             self._wheel,
             sock,

@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -37,6 +36,7 @@ from derp.core.announced_keys import MAX_KEYS, AnnouncedKeys
 from derp.core.connection import kind_of
 from derp.core.stats import DropReason
 from derp.net.link_pulse import LinkPulse
+from derp.net.link_state import LinkFailure, LinkState
 from derp.net.relay_errors import RelayError
 from derp.quoting import quoted
 from derp.wire.frames import PeerGoneReason
@@ -73,30 +73,6 @@ _REFUSED: Final = (
 _PIN_HINT: Final = (
     "; in the mesh CertName is what stands behind # in a peer's name, and --mesh-ca-file names a CA"
 )
-
-
-class LinkState(Enum):
-    """See the table above."""
-
-    CONNECTING = "connecting"
-    LOGGING_IN = "logging in"
-    UP = "up"
-    WAITING = "down"
-    ITSELF = "this relay itself"
-    STOPPED = "stopped"
-
-
-class LinkFailure(Enum):
-    """Why there is no link, for metrics."""
-
-    UNREACHABLE = "unreachable"
-    """No connection to a relay came about."""
-    REFUSED = "refused"
-    """A relay answered, and closed instead of telling us its clients: a wrong mesh key."""
-    SILENT = "silent"
-    """It answered, and then told us nothing."""
-    LOST = "lost"
-    """The link was up, and broke."""
 
 
 class Connector(Protocol):

@@ -17,7 +17,8 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
 from derp.errors import ConfigError
-from derp.net.mesh_link import Connector, LinkState, MeshLink
+from derp.net.link_state import LinkState
+from derp.net.mesh_link import Connector, MeshLink
 from derp.net.relay_connector import RelayConnector
 from derp.net.relay_dialer import RelayAddress
 from derp.net.server_check import ServerCheck

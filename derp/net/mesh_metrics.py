@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from derp.net.mesh_link import LinkFailure, LinkState, MeshLink
+from derp.net.link_state import LinkFailure, LinkState
+
+if TYPE_CHECKING:
+    from derp.net.mesh_link import MeshLink
 
 _COUNTERS: Final[tuple[tuple[str, str, Callable[[MeshLink], int]], ...]] = (
     ("connects", "Times the link came up.", lambda link: link.connects),

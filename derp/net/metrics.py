@@ -18,7 +18,7 @@ from twisted.web.resource import Resource
 
 from derp.net.answers import first_header
 from derp.net.metric_sources import Sources
-from derp.net.process_info import ProcessMetrics
+from derp.net.process_metrics import ProcessMetrics
 from derp.net.relay_metrics import RelayMetrics
 
 _MAX_ACCEPT: Final = 1024

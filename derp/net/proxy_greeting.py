@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.logger import Logger
 
 from derp.errors import ProtocolError
-from derp.net.proxy_header import MAX_HEADER, header_length, parse_header
+from derp.net.proxy_header import MAX_HEADER, header_length
+from derp.net.proxy_source import parse_header
 from derp.net.socket_address import address_of, peer_name
 
 if TYPE_CHECKING:

@@ -6,22 +6,12 @@ The PROXY protocol's header, before anything else on a connection from a proxy.
     v1   PROXY TCP4 192.0.2.1 198.51.100.1 51000 443 CR LF        at most 107 bytes
     v2   signature 12 | version, command | family | length u16 | addresses, TLVs
 
-The parsers are Twisted's; these two modules of it are private, so this is the one place that
-knows them. What they take on trust is checked here: that the header is complete, its size, and
-that addresses are addresses.
-
-Source: haproxy ``doc/proxy-protocol.txt``.
+What a complete one says: :mod:`derp.net.proxy_source`. Source: haproxy ``doc/proxy-protocol.txt``.
 """
 
 from __future__ import annotations
 
-from ipaddress import ip_address
-from typing import Any, Final
-
-from twisted.internet.address import UNIXAddress
-from twisted.protocols.haproxy._exceptions import InvalidProxyHeader
-from twisted.protocols.haproxy._v1parser import V1Parser
-from twisted.protocols.haproxy._v2parser import V2Parser
+from typing import Final
 
 from derp.errors import ProtocolError
 
@@ -55,32 +45,3 @@ def header_length(start: bytes) -> int | None:
     if len(start) >= MAX_V1:
         raise ProtocolError("PROXY header without an end")
     return None
-
-
-def parse_header(header: bytes) -> Any:
-    """
-    Read a complete header.
-
-    :returns: the client as the socket module writes it (a tuple, or a unix path); ``None`` if
-        the proxy speaks for itself or does not know.
-    :raises ProtocolError: if it makes no sense.
-    """
-    try:
-        if header.startswith(V2_START):
-            source = V2Parser.parse(header).source
-        elif header == b"PROXY UNKNOWN\r\n":
-            source = None
-        else:
-            source = V1Parser.parse(header[:-2]).source
-        return None if source is None else _sockname(source)
-    except (InvalidProxyHeader, ValueError, KeyError, TypeError) as error:
-        raise ProtocolError(f"PROXY header that makes no sense: {header[:64]!r}") from error
-
-
-def _sockname(source: Any) -> Any:
-    if isinstance(source, UNIXAddress):
-        return source.name or ""
-    ip = ip_address(source.host)
-    if not 0 <= source.port <= 65535 or (ip.version == 6) != (":" in source.host):
-        raise ValueError
-    return str(ip), source.port

@@ -50,8 +50,8 @@ class SiteParts:
     debug_pages: Mapping[str, IResource]
     """By path, each starting with ``/debug/``; they need not check access."""
     bootstrap: BootstrapDNS
-    dial: EndpointFor
-    """Where CONNECT goes; see :func:`derp.net.ace.hostname_endpoints`."""
+    dial: EndpointFor | None = None
+    """Where CONNECT goes with ``--ace``; see :func:`derp.net.ace.hostname_endpoints`."""
     tls_stats: TLSRequestStats = field(default_factory=TLSRequestStats)
     websocket_stats: WebSocketStats = field(default_factory=WebSocketStats)
     lifecycle: Lifecycle = field(default_factory=always_ready)
@@ -141,7 +141,7 @@ def main_routes(parts: SiteParts) -> MainRoutes:
     connect: IResource | None = None
     if config.tls:
         connect = ConnectDisabled()
-        if config.ace:
+        if config.ace and parts.dial is not None:
             connect = ConnectResource(parts.clock, parts.wheel, parts.dial)
     probe = WhileMeasurable(Probe(), parts.lifecycle)
     routes = {

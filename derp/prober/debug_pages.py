@@ -24,7 +24,8 @@ from derp.net.derper_variables import process_variables
 from derp.net.expvar import Computed, Variable, variables_json
 from derp.net.metrics import MetricsPage
 from derp.net.pprof import ProfilePages
-from derp.net.process_info import ProcessMetrics, shown_command_line
+from derp.net.process_info import shown_command_line
+from derp.net.process_metrics import ProcessMetrics
 from derp.net.varz import varz, version_sample
 from derp.prober.probe_metrics import BARE_COUNTERS, ProbeMetrics
 from derp.prober.prober import Prober

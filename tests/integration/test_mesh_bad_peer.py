@@ -7,7 +7,8 @@ from typing import Any
 from derp.config import MeshPeer
 from derp.core.announced_keys import MAX_KEYS
 from derp.core.consistency import check
-from derp.net.mesh_link import LinkFailure, LinkState, MeshLink
+from derp.net.link_state import LinkFailure, LinkState
+from derp.net.mesh_link import MeshLink
 from derp.services import RelayService
 from derp.wire.frames import FrameType, encode_frame, encode_peer_present
 from derp.wire.messages import ReceivedPacket

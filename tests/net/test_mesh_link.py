@@ -10,6 +10,7 @@ from derp.config import MeshPeer
 from derp.core.consistency import check
 from derp.core.stats import DropReason, PacketKind
 from derp.net.link_pulse import DEAD_S, PING_S
+from derp.net.link_state import LinkFailure, LinkState
 from derp.net.mesh_link import (
     FIRST_PAUSE_S,
     LOGIN_S,
@@ -17,8 +18,6 @@ from derp.net.mesh_link import (
     REPEAT_LOG_S,
     SETTLED_S,
     STEADY_S,
-    LinkFailure,
-    LinkState,
     MeshLink,
 )
 from derp.wire.frames import PeerGoneReason

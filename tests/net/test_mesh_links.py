@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from derp.config import MeshPeer
 from derp.errors import ConfigError
-from derp.net.mesh_link import LinkState
+from derp.net.link_state import LinkState
 from derp.net.mesh_links import MeshLinks, PeerConnector, check_ca_file
 from derp.net.relay_dialer import RelayAddress
 from tests.core.fakes import MESH_KEY, make_relay, public_key

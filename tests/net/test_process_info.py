@@ -6,11 +6,9 @@ import gc
 import resource
 from pathlib import Path
 
-from prometheus_client.exposition import generate_latest
 from twisted.trial.unittest import SynchronousTestCase
 
 from derp.net.process_info import (
-    ProcessMetrics,
     boot_time,
     collections,
     heap_bytes,
@@ -19,8 +17,6 @@ from derp.net.process_info import (
     resident_bytes,
     shown_command_line,
 )
-from tests.exposition import Exposition
-from tests.vectors import load
 
 NETSTAT = (
     "TcpExt: SyncookiesSent OutOctets\nTcpExt: 1 2\n"
@@ -67,7 +63,6 @@ class ProcTests(SynchronousTestCase):
         self.assertEqual(resident_bytes(empty), 0)
         self.assertEqual(heap_bytes(empty), 0)
         self.assertEqual(open_file_count(empty), 0)
-        self.assertEqual(list(ProcessMetrics(empty).collect()), [])
 
     def test_this_process(self) -> None:
         """The real numbers are in the right place and unit."""
@@ -78,27 +73,6 @@ class ProcTests(SynchronousTestCase):
         before = collections()
         gc.collect()
         self.assertGreater(collections(), before)
-
-
-class ProcessMetricsTests(SynchronousTestCase):
-    """The ``process_…`` metrics."""
-
-    def test_as_derper(self) -> None:
-        """Names, types and order are those of Go's client library."""
-        shown = Exposition.parse(generate_latest(ProcessMetrics()).decode("ascii"))
-        expected = Exposition.parse(load("varz-idle.txt"))
-        types = {name: kind for name, kind in expected.types.items() if "process_" in name}
-        self.assertEqual(list(shown.types.items()), list(types.items()))
-        self.assertEqual(shown.described, list(types))
-
-    def test_no_memory_limit(self) -> None:
-        """No limit is shown as the same huge number as there."""
-        shown = Exposition.parse(generate_latest(ProcessMetrics()).decode("ascii"))
-        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-        self.assertEqual(
-            shown.value("process_virtual_memory_max_bytes"),
-            2.0**64 if limit == resource.RLIM_INFINITY else limit,
-        )
 
 
 class CommandLineTests(SynchronousTestCase):

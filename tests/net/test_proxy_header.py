@@ -1,4 +1,4 @@
-"""Tests for :mod:`derp.net.proxy_header`."""
+"""Tests for :mod:`derp.net.proxy_header` and :mod:`derp.net.proxy_source`."""
 
 import contextlib
 from struct import pack
@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from derp.errors import ProtocolError
-from derp.net.proxy_header import MAX_HEADER, V1_START, V2_START, header_length, parse_header
+from derp.net.proxy_header import MAX_HEADER, V1_START, V2_START, header_length
+from derp.net.proxy_source import parse_header
 
 V1 = b"PROXY TCP4 192.0.2.7 198.51.100.1 51000 443\r\n"
 V2_TCP4 = (
