@@ -24,6 +24,7 @@ from derp.net.relay_client import RelayClient
 from derp.net.relay_connector import RelayConnector
 from derp.services import RelayService, build
 from derp.wire.keys import parse_node_private
+from tests.net.unhurried import Unhurried
 from tests.vectors import load
 
 VECTORS: dict[str, Any] = load("admission.json")
@@ -147,7 +148,7 @@ class FakeServer(Factory):
 class AdmissionTestCase(TestCase):
     """Has relays, clients and a log, and leaves nothing of them behind."""
 
-    timeout = 20
+    timeout = 60
 
     def setUp(self) -> None:
         self.events: list[LogEvent] = []
@@ -166,7 +167,8 @@ class AdmissionTestCase(TestCase):
         """Start a relay on a port of its own."""
         from twisted.internet import reactor
 
-        service = build(Config(dev=True, port=0, stun=False, tls=False, **flags), reactor)
+        config = Config(dev=True, port=0, stun=False, tls=False, **flags)
+        service = build(config, Unhurried(reactor))
         service.startService()
         self.relays.append(service)
         self.addCleanup(self.stop, service)

@@ -23,7 +23,7 @@ FAULT, UNREACHABLE = Verdict.FAULT, Verdict.UNREACHABLE
 class LocalAPITests(TestCase):
     """On a real socket."""
 
-    timeout = 20
+    timeout = 60
 
     def setUp(self) -> None:
         self.patch(local_api, "EARLY_S", 0.0)

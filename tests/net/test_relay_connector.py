@@ -34,6 +34,7 @@ from tests.net.relay_fakes import (
     over_tls,
 )
 from tests.net.test_relay_dialer import DialReactor
+from tests.net.unhurried import Unhurried
 
 reactor: Any = global_reactor
 
@@ -48,7 +49,7 @@ PEER = bytes(range(32))
 class LoopbackTestCase(TestCase):
     """Real sockets and real TLS to scripted relays."""
 
-    timeout = 15
+    timeout = 60
 
     def setUp(self) -> None:
         self.clients: list[RelayClient] = []
@@ -71,7 +72,8 @@ class LoopbackTestCase(TestCase):
         return listening.getHost().port, relays
 
     async def connect(self, target: Any, **options: Any) -> RelayClient:
-        client = await connect(reactor, target, CLIENT, **{"ca_file": self.ca_file, **options})
+        options = {"ca_file": self.ca_file, **options}
+        client = await connect(Unhurried(reactor), target, CLIENT, **options)
         self.clients.append(client)
         return client
 

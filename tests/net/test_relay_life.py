@@ -24,6 +24,7 @@ from derp.wire.stun import encode_binding_request
 from tests.integration.relay_case import HOST, RelayTestCase, reactor
 from tests.integration.waiting import in_time
 from tests.net.udp_sockets import is_silent, receive, udp_socket
+from tests.net.unhurried import Unhurried
 
 
 class RelayLifeTests(RelayTestCase):
@@ -32,7 +33,7 @@ class RelayLifeTests(RelayTestCase):
     def relay(self, **fields: Any) -> RelayService:
         """A relay over plain HTTP, with every port it can have."""
         fields = {"tls": False, "metrics_addr": f"{HOST}:0", "drain_seconds": 0.5} | fields
-        return self.start_relay(self.config(**fields))
+        return self.start_relay(self.config(**fields), Unhurried(reactor))
 
     async def readiness(self, relay: RelayService, flag: str = "-a") -> tuple[int, str]:
         """What a port says."""

@@ -50,7 +50,7 @@ class FakeSetec(Resource):
 class SetecTests(TestCase):
     """What is asked, and what answers mean."""
 
-    timeout = 30
+    timeout = 60
 
     def setUp(self) -> None:
         self.fake = FakeSetec()

@@ -451,7 +451,7 @@ class AskingClient(DatagramProtocol):
 class OnTheRealReactorTests(TestCase):
     """Sockets, reactor and all."""
 
-    timeout = 30
+    timeout = 60
 
     @inlineCallbacks
     def ask(self, bind: str, host: str, count: int) -> Any:

@@ -124,7 +124,7 @@ class _Canned(Protocol):
 class FetchTests(TestCase):
     """Lists from servers that do well, and that do not."""
 
-    timeout = 15
+    timeout = 60
 
     def setUp(self) -> None:
         self.requests: list[bytes] = []

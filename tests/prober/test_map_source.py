@@ -160,7 +160,7 @@ class KeeperTests(SynchronousTestCase):
 class URLTests(TestCase):
     """Maps by HTTP, on real sockets."""
 
-    timeout = 20
+    timeout = 60
 
     async def read(self, *answers: bytes | Callable[[bytes], bytes]) -> bytes:
         """Ask a server that has one answer for each request, or one that finds it out."""
@@ -250,7 +250,7 @@ class URLTests(TestCase):
 class LocalTests(TestCase):
     """Maps of this machine's tailscaled."""
 
-    timeout = 20
+    timeout = 60
 
     async def read(self, answer: bytes) -> bytes:
         """Ask a tailscaled that has one answer."""

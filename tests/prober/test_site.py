@@ -36,7 +36,7 @@ ELSEWHERE = "X-Forwarded-For: 192.0.2.1"
 class SiteTestCase(TestCase):
     """A prober that serves its pages."""
 
-    timeout = 20
+    timeout = 60
 
     def setUp(self) -> Any:
         from twisted.internet import reactor
