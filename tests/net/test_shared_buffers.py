@@ -174,12 +174,16 @@ class InterleavingTests(SynchronousTestCase):
                 if not talker.dead:
                     talker.push(len(talker.wire))
             self.pump.until(self.all_heard, "something was lost")
+            self.pump.until(self.dead_are_out, "somebody who was to be thrown out is still in")
             for talker in self.talkers:
                 self.assertEqual(talker.client.ended is None, not talker.dead)
         finally:
             self.pump.hub.close()
-            for client in self.pump.clients:
-                client.sock.close()
+            self.pump.close_sockets()
+
+    def dead_are_out(self) -> bool:
+        """Whether those who broke off are disconnected; who said a lot is read for some turns."""
+        return all(talker.client.ended for talker in self.talkers if talker.dead)
 
     def all_heard(self) -> bool:
         """
