@@ -41,6 +41,14 @@ _KEY_BLOCK: Final = re.compile(
     rb"-----BEGIN (?P<kind>[A-Z0-9 ]*PRIVATE KEY)-----.*?-----END (?P=kind)-----", re.DOTALL
 )
 _CERTIFICATE_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
+_BROKEN: Final = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What cryptography says of certificates that are none."""
 _MAX_FILE_LEN: Final = 1024 * 1024
 _SOON: Final = timedelta(days=14)
 _TLS_CURVES: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
@@ -143,7 +151,8 @@ def parse_keyed_chain(
     try:
         certificates = tuple(x509.load_pem_x509_certificates(chain_pem))
         leaf_key = _public_bytes(certificates[0])
-    except (ValueError, UnsupportedAlgorithm) as error:
+        _read_fields(certificates[0])
+    except _BROKEN as error:
         raise ConfigError(
             f"--certdir: {chain_name} {_why_no_chain(chain_pem, error)}; "
             "put the certificate there in PEM form, and those of its issuers behind it"
@@ -170,6 +179,18 @@ def parse_keyed_chain(
             f"{chain_name}; put the files of one certificate there, its own certificate first"
         )
     return KeyedChain(certificates, block[0] + b"\n")
+
+
+def _read_fields(leaf: x509.Certificate) -> None:
+    """
+    Look at everything we shall ask of a certificate: each field is parsed when it is asked for.
+
+    :raises Exception: one of :data:`_BROKEN`.
+    """
+    for field_name in ("subject", "issuer", "not_valid_before_utc", "not_valid_after_utc"):
+        getattr(leaf, field_name)
+    for _ in leaf.extensions:
+        pass
 
 
 def _why_no_chain(content: bytes, error: Exception) -> str:

@@ -95,6 +95,11 @@ class ReloadableFile:
         except ConfigError as error:
             self.failures += 1
             return str(error)
+        except Exception:
+            # Whatever it is, the other files are to be read again in future, too.
+            log.failure("reading the file of {flag} again failed", flag=self.flag)
+            self.failures += 1
+            return f"{self.flag}: what went wrong stands above; restore the file as it was"
         self.loads += 1
         self.loaded_at = self.wall_time()
         return None

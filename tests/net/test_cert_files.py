@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from base64 import encodebytes
 from datetime import timedelta
 from pathlib import Path
 from unittest import mock
@@ -158,6 +159,23 @@ class LoadManualTests(SynchronousTestCase):
             self.put(content, RELAY.key_pem())
             self.assertIn(f"{HOST}.crt {said}", self.refusal())
             self.assertNotIn("http", self.refusal(), "the cure is ours to say")
+
+    def test_broken_fields(self) -> None:
+        """What only shows when a field is looked at shows at once: version, names, extensions."""
+        der = RELAY.certificate.public_bytes(Encoding.DER)
+        common_name = b"\x06\x03\x55\x04\x03\x0c"
+        alternative_names = bytes.fromhex("0603551d11")
+        subject = der.rindex(common_name) + len(common_name) - 1
+        for broken in (
+            der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x58", 1),
+            der.replace(common_name, common_name[:-1] + b"\x09", 1),
+            der[:subject] + b"\x09" + der[subject + 1 :],
+            der.replace(alternative_names, bytes.fromhex("0603551d13"), 1),
+        ):
+            self.assertNotEqual(broken, der)
+            pem = b"-----BEGIN CERTIFICATE-----\n" + encodebytes(broken)
+            self.put(pem + b"-----END CERTIFICATE-----\n", RELAY.key_pem())
+            self.assertIn(f"{HOST}.crt is no PEM certificate chain (", self.refusal())
 
     def test_no_key(self) -> None:
         """Files without a key, or with a broken one, whose content stays out of the error."""

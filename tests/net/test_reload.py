@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from unittest import mock
 
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
@@ -82,6 +83,17 @@ class ReloadTests(SynchronousTestCase):
         self.replace("good")
         self.clock.pump([1.0] * 10)
         self.assertEqual((self.content, self.file.loads), ("good", 1))
+
+    def test_unforeseen(self) -> None:
+        """A load that fails in a way of its own is told, and does not end the watch."""
+        with mock.patch.object(self.file, "load", side_effect=LookupError("no such word")):
+            self.replace("two")
+            self.clock.pump([LOOK_S, SETTLE_S])
+        self.assertEqual(len(self.flushLoggedErrors(LookupError)), 1)
+        self.assertEqual((self.content, self.file.failures), ("one", 1))
+        self.replace("three")
+        self.clock.pump([LOOK_S, SETTLE_S])
+        self.assertEqual((self.content, self.file.loads), ("three", 1))
 
     def test_vanished(self) -> None:
         """A file that is gone leaves what it held; its return is noticed."""
