@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, succeed
 from twisted.logger import Logger
@@ -23,9 +23,12 @@ log = Logger(namespace="derp")
 AT_ONCE: Final = 128
 """Questions one source is asked at the same time."""
 MAX_WAITING: Final = 1024
+"""Questions that wait for those; more are not asked."""
+
+_CROWDED: Final = Answer(Verdict.FAULT, "too many others wait to be admitted")
 """
-Questions that wait for those. More are not asked, and their logins refused; to fail open here
-would let those in who make the crowd.
+For want of a turn, or of time after it, with a source that answers. Not ``UNREACHABLE``: to fail
+open would let those in who make the crowd. Who was admitted lately does not suffer from it.
 """
 
 
@@ -73,8 +76,8 @@ class AskedSource:
     A source behind a cache.
 
     The same question is asked once at a time, and at a login not again for a few seconds. While
-    the source cannot be reached, what it said before stands. A re-check is always asked, and
-    what it brings is remembered.
+    the source cannot be reached, or too many ask, what it said before stands. A re-check is
+    always asked, and what it brings is remembered.
 
     :param fails_open: whether logins pass while it cannot be reached, for the log.
     """
@@ -90,6 +93,8 @@ class AskedSource:
         self.kind = source.kind
         self.label = source.label
         self._fails_open = fails_open
+        self._gone = False
+        """Whether the last one who asked got no answer."""
         self._told: Verdict | None = None
         """The trouble the operator was told of last, until it is over."""
         self._told_at = -math.inf
@@ -138,15 +143,25 @@ class AskedSource:
             self._stats.joined += 1
             return self._flights[flight].when()
         if len(self._turns.waiting) >= MAX_WAITING:
-            reason = "too many others wait to be admitted"
-            return succeed(self._stats.count_answer(self.kind, Answer(Verdict.FAULT, reason)))
+            return succeed(self._stats.count_answer(self.kind, _CROWDED))
+        begun_at = math.inf
+
+        def begin() -> Deferred[Answer]:
+            nonlocal begun_at
+            begun_at = self._clock.seconds()
+            return self.source.ask(question, recheck=recheck)
+
+        def timed_out(result: Answer | Failure, seconds: float) -> Answer | Failure:
+            had_time = self._clock.seconds() - begun_at >= seconds / 2
+            return result if had_time or self._gone else _CROWDED
+
         outcome: Outcome[Answer] = Outcome()
         self._flights[flight] = outcome
         answered = outcome.when()
-        asked: Deferred[Answer] = self._turns.run(self.source.ask, question, recheck=recheck)
+        asked: Deferred[Any] = self._turns.run(begin)
         self._asked.add(asked)
         # To wait for one's turn counts as well: whoever logs in has no more time than that.
-        asked.addTimeout(TIMEOUT_S, self._clock, onTimeoutCancel=lambda result, _: result)
+        asked.addTimeout(TIMEOUT_S, self._clock, onTimeoutCancel=timed_out)
         asked.addErrback(self._failed)
         asked.addCallback(self._landed, flight)
         asked.addBoth(lambda _: self._asked.discard(asked))
@@ -164,7 +179,8 @@ class AskedSource:
         if self._closed:
             answer = Answer(Verdict.FAULT, "this relay is stopping")
         self._stats.count_answer(self.kind, answer)
-        if not self._closed:
+        if not self._closed and answer is not _CROWDED:
+            self._gone = answer.verdict is Verdict.UNREACHABLE
             self._tell(answer, question)
         if generation == self._generation:
             self._cache.remember(question, answer, self._clock.seconds())
@@ -191,7 +207,7 @@ class AskedSource:
             )
 
     def _or_stale(self, answer: Answer, question: Question) -> Answer:
-        if answer.verdict is not Verdict.UNREACHABLE:
+        if answer.verdict is not Verdict.UNREACHABLE and answer is not _CROWDED:
             return answer
         stale = self._cache.stale(question, self._clock.seconds())
         if stale is None:

@@ -204,6 +204,32 @@ class AskedSourceTests(SynchronousTestCase):
         self.clock.advance(TIMEOUT_S)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_no_time(self) -> None:
+        """Whom a crowd leaves no time is refused, not admitted as if nobody answered."""
+        crowd = [self.source.ask(who(number)) for number in range(2 * AT_ONCE + 1)]
+        self.clock.advance(TIMEOUT_S - 1)
+        for _ in range(AT_ONCE):
+            self.fake.answer(ALLOWED)
+        self.clock.advance(1)
+        self.assertEqual(self.source.asking, 0)
+        verdicts = [self.successResultOf(each).verdict for each in crowd]
+        self.assertEqual(verdicts[:AT_ONCE], [Verdict.ALLOWED] * AT_ONCE)
+        self.assertEqual(verdicts[AT_ONCE:], [Verdict.FAULT] * (AT_ONCE + 1))
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_admitted_lately(self) -> None:
+        """Who comes back among too many others is judged by what was said before."""
+        self.patch(asked_source, "MAX_WAITING", 1)
+        self.say(ALLOWED, who(1))
+        self.say(NO, who(2))
+        self.clock.advance(60)
+        for number in range(AT_ONCE + 1):
+            self.source.ask(who(100 + number))
+        said = [self.successResultOf(self.source.ask(who(number))) for number in (1, 2, 3)]
+        self.assertEqual(said[:2], [ALLOWED, NO])
+        self.assertIs(said[2].verdict, Verdict.FAULT)
+        self.assertEqual(self.stats.stale, 2)
+
     def test_expire(self) -> None:
         """After a change everything is asked again; an answer from before is not kept."""
         self.say(ALLOWED)
