@@ -69,11 +69,15 @@ class SystemdSocketsTests(SocketCase):
 
     def passed(self, *sockets: socket.socket) -> int:
         """Have copies of sockets at descriptors in a row, somewhere high; give the first."""
-        first = 300
+        first = self.free_descriptor()
         for number, sock in enumerate(sockets, first):
             os.dup2(sock.fileno(), number)
         self.patch(inherited_sockets, "FIRST_FD", first)
         return first
+
+    def free_descriptor(self) -> int:
+        """One that is free, as are those after it."""
+        return max(int(each) for each in os.listdir("/proc/self/fd")) + 1
 
     def take(self, **variables: str) -> list[InheritedSocket]:
         """What is found, closed with the test."""
@@ -120,12 +124,13 @@ class SystemdSocketsTests(SocketCase):
 
     def test_no_socket(self) -> None:
         """A unit that passes something else is told so."""
+        fd = self.free_descriptor()
         with open(os.devnull) as file:
-            os.dup2(file.fileno(), 300)
-        self.addCleanup(os.close, 300)
-        self.patch(inherited_sockets, "FIRST_FD", 300)
+            os.dup2(file.fileno(), fd)
+        self.addCleanup(os.close, fd)
+        self.patch(inherited_sockets, "FIRST_FD", fd)
         self.assertRaisesRegex(
-            ConfigError, "LISTEN_FDS: descriptor 300 is no socket", self.take, LISTEN_FDS="1"
+            ConfigError, f"LISTEN_FDS: descriptor {fd} is no socket", self.take, LISTEN_FDS="1"
         )
 
     def test_first_environ(self) -> None:

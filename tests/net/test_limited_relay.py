@@ -22,6 +22,7 @@ from derp.wire.keys import generate_private
 from derp.wire.messages import Health, ReceivedPacket
 from tests.integration.relay_case import HOST, MESH_KEY, RelayTestCase
 from tests.integration.virtual_time import VirtualTime
+from tests.net.unhurried import Unhurried
 from tests.vectors import load
 
 PACKET = b"p" * 968
@@ -143,8 +144,9 @@ class RateTests(LimitedRelayCase):
         self.assertEqual(relay.limits._by_member, {})
 
     async def test_order(self) -> None:
-        """What was held comes first and in order, in real time, too."""
-        relay = self.limited({"PerClientRateLimitBytesPerSec": 200_000})
+        """What was held comes first and in order, in time that passes by itself, too."""
+        limits = {"PerClientRateLimitBytesPerSec": 200_000}
+        relay = self.limited(limits, Unhurried(reactor))
         sender, _ = await self.join()
         receiver, heard = await self.join()
         for number in range(150):

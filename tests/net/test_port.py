@@ -281,8 +281,7 @@ class PortTests(ListenerCase):
             self.client(port)
         self.pump.turn()
         self.assertEqual(self.stats.accepted_connections, ACCEPTS_PER_TURN)
-        self.pump.turn()
-        self.assertEqual(self.stats.accepted_connections, ACCEPTS_PER_TURN + 5)
+        self.pump.until(lambda: self.stats.accepted_connections == ACCEPTS_PER_TURN + 5)
 
     def test_closed_door(self) -> None:
         """A connection that is not to come in is closed at once and counted, the next is served."""
@@ -412,8 +411,8 @@ class PortTests(ListenerCase):
             client = self.client(port)
             client.send(b"hello")
             with capturedLogs() as logs:
-                for _ in range(20):
-                    self.pump.turn()
+                self.pump.until(lambda f=failing: f != [0])  # type: ignore[misc]
+                self.pump.turn(20)
             self.assertEqual(failing, [1])
             (event,) = [each for each in logs if "pause" in each]
             text = event["log_format"].format(**event)
@@ -466,14 +465,15 @@ class DescriptorLimitTests(SynchronousTestCase):
         used = max(sock.fileno() for sock in clients) + 1
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (used + 5, hard))
-        for _ in range(10):
+        while not stats.accept_paused:
             hub.doRead()
         first = stats.accepted_connections, stats.accept_paused
         for sock in clients[:5]:
             sock.close()
-        hub.doRead()
+        while len(hub):
+            hub.doRead()
         reactor.advance(1)
-        for _ in range(10):
+        while stats.accept_paused < 2:
             hub.doRead()
         print(json.dumps([first, stats.accepted_connections, stats.accept_paused,
                           [e["log_level"].name for e in lines]]))

@@ -42,13 +42,15 @@ class ProfilePagesTests(SynchronousTestCase):
 
     def test_every_thread(self) -> None:
         """Each thread is there with its name and where it stands."""
-        release = threading.Event()
+        begun, release = threading.Event(), threading.Event()
 
         def wait_in_a_test() -> None:
-            release.wait(10)
+            begun.set()
+            release.wait(60)
 
         thread = threading.Thread(target=wait_in_a_test, name="waiting")
         thread.start()
+        begun.wait(60)
         try:
             text = self.get("goroutine", debug=b"2")
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import select
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -219,6 +220,7 @@ class RelayOnTransportTests(SynchronousTestCase):
         self.assertEqual(self.server.protocols, set())
         self.assertEqual(self.relay.registry.active, {})
         for guest in guests:
+            select.select([guest.client.sock], [], [], 60)
             guest.client.pump()
             self.assertIsNotNone(guest.client.ended)
 

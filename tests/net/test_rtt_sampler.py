@@ -152,7 +152,7 @@ class ReadingTests(SynchronousTestCase):
                     client.sendall(b"x")
                     accepted.recv(1)
                     rtt_s = read_rtt_s(client)
-        self.assertTrue(0 < rtt_s < 1, rtt_s)
+        self.assertTrue(0 < rtt_s < 60, rtt_s)
 
     def test_not_tcp(self) -> None:
         """Other sockets have none."""
