@@ -15,7 +15,8 @@ state           what happens
 
 Like derper's ``RunWatchConnectionLoop``, but: the pause grows and is jittered (there: 5 s); a
 packet that the link cannot take is dropped and counted, never waited for, and makes nobody
-reconnect; a link that is dead is found out by pings within 15 s (there: 120 s without a frame);
+reconnect; a peer that says when it will be back (Restarting) is asked then, if that is sooner; a
+link that is dead is found out by pings within 15 s (there: 120 s without a frame);
 and the connection to ourselves is closed.
 
 **What a broken link loses is counted**, as far as anybody can know: a pong proves that the peer
@@ -25,6 +26,7 @@ read all that was forwarded before the ping, and what was forwarded after the la
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -41,7 +43,7 @@ from derp.net.relay_errors import RelayError
 from derp.quoting import quoted
 from derp.wire.frames import PeerGoneReason
 from derp.wire.keys import short_key
-from derp.wire.messages import PeerGone, PeerPresent
+from derp.wire.messages import PeerGone, PeerPresent, Restarting
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
@@ -129,6 +131,8 @@ class MeshLink:
         self._timers: dict[str, IDelayedCall] = {}
         self._pause_s = FIRST_PAUSE_S
         self._up_at = 0.0
+        self._back_at = math.inf
+        """When the peer said that it will be back."""
         self._pulse: LinkPulse | None = None
         self._logged: dict[str, float] = {}
         self._counted_at = 0.0
@@ -235,25 +239,29 @@ class MeshLink:
         if self.state is LinkState.STOPPED or client is not self._client:
             return
         was_up = self.state is LinkState.UP
+        back_at, self._back_at = self._back_at, math.inf
+        back_s = math.inf
         if was_up and self._reactor.seconds() - self._up_at >= STEADY_S:
             self._pause_s = FIRST_PAUSE_S
+            back_s = max(0.0, back_at - self._reactor.seconds())
         taken_back = self._down()
         if taken_back:
             self._info(f"connection lost, {taken_back} clients are no longer known")
         text = str(error)
         if was_up:
-            self._failed(LinkFailure.LOST, text)
+            restarts = "it said that it restarts; " if back_at < math.inf else ""
+            self._failed(LinkFailure.LOST, restarts + text, back_s)
         elif self._timed_out:
             self._failed(LinkFailure.SILENT, text)
         else:
             self._failed(LinkFailure.REFUSED, f"{_REFUSED} ({text})")
 
-    def _failed(self, why: LinkFailure, text: str) -> None:
-        """Log it, unless it was just logged, and try again after a pause."""
+    def _failed(self, why: LinkFailure, text: str, back_s: float = math.inf) -> None:
+        """Log it, unless it was just logged, and try again after a pause, or when it is back."""
         self.state = LinkState.WAITING
         self.failures[why] += 1
         self.problem = f"{why.value}: {text}"
-        pause = self._pause_s * self._vary(0.5, 1.5)
+        pause = min(self._pause_s * self._vary(0.5, 1.5), back_s)
         self._pause_s = min(self._pause_s * 2, MAX_PAUSE_S)
         now = self._reactor.seconds()
         if now - self._logged.get(self.problem, -REPEAT_LOG_S) >= REPEAT_LOG_S:
@@ -284,6 +292,8 @@ class MeshLink:
             self._present(message)
         elif isinstance(message, PeerGone):
             self._gone(message)
+        elif isinstance(message, Restarting):
+            self._back_at = self._reactor.seconds() + message.reconnect_in_ms / 1000
         self._tell_count()
 
     def _present(self, message: PeerPresent) -> None:

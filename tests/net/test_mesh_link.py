@@ -21,7 +21,7 @@ from derp.net.mesh_link import (
     MeshLink,
 )
 from derp.wire.frames import PeerGoneReason
-from derp.wire.messages import KeepAlive, PeerGone
+from derp.wire.messages import KeepAlive, PeerGone, Restarting
 from tests.core.fakes import NOBODY, FakeClient, disco, make_relay, public_key
 from tests.net.mesh_fakes import FakeConnector
 
@@ -235,6 +235,34 @@ class BreakTests(MeshLinkCase):
             self.advance(MAX_PAUSE_S)
             self.assertEqual(len(self.connector.attempts), number + 2)
         self.assertEqual((self.link.connects, self.link.failures[LinkFailure.LOST]), (10, 10))
+
+    def test_restarting_peer(self) -> None:
+        """A peer that says when it is back is asked then, if that is sooner than otherwise."""
+        for told_ms, pause_s in ((200, 0.2), (0, 0.0), (8000, FIRST_PAUSE_S)):
+            client = self.connector.accept(OURS)
+            self.advance(STEADY_S)
+            client.pong()
+            client.tell(Restarting(told_ms, 30_000))
+            client.lose()
+            self.assertTrue(self.link.problem.startswith("lost: it said that it restarts; "))
+            attempts = len(self.connector.attempts)
+            self.clock.advance(pause_s - 0.01 if pause_s else 0)
+            self.assertEqual(len(self.connector.attempts) - attempts, 0 if pause_s else 1)
+            self.clock.advance(0.02 if pause_s else 0)
+            self.assertEqual(len(self.connector.attempts), attempts + 1)
+
+    def test_peer_that_always_restarts(self) -> None:
+        """It is not believed again and again."""
+        self.connector.accept(OURS)
+        for pause_s in (FIRST_PAUSE_S, 2 * FIRST_PAUSE_S):
+            client = self.connector.clients[-1]
+            client.tell(Restarting(0, 0))
+            client.lose()
+            attempts = len(self.connector.attempts)
+            self.clock.advance(pause_s - 0.01)
+            self.assertEqual(len(self.connector.attempts), attempts)
+            self.clock.advance(0.02)
+            self.connector.accept(OURS)
 
     def test_pause_grows(self) -> None:
         """Attempts that fail come ever more rarely, up to a bound; each is counted."""
