@@ -21,6 +21,7 @@ from tests.integration.partition import Wire
 from tests.integration.relay_case import HOST, reactor
 from tests.integration.waiting import in_time
 from tests.net.admission_fakes import FakeServer, respond
+from tests.net.unhurried import Unhurried
 from tests.prober.maps import map_json, region
 
 INTERVAL_S = 1.0
@@ -40,11 +41,11 @@ class STUNNode(Node):
 class Way:
     """How a prober reaches one relay: wires of the tests."""
 
-    def __init__(self, child: RelayChild) -> None:
+    def __init__(self, time: Unhurried, child: RelayChild) -> None:
         self.closed = False
-        self.tcp = Wire(reactor)
+        self.tcp = Wire(time)
         self.tcp.leads_to = child.port()
-        self.udp = LossyUDP(reactor, child.port("--stun-port"))
+        self.udp = LossyUDP(time, child.port("--stun-port"))
 
     async def close(self) -> None:
         """Take both wires away."""
@@ -62,13 +63,14 @@ class ProbedTestCase(MeshTestCase):
     async def setUp(self) -> None:
         """Somebody to hear alerts, who is told at once."""
         self.patch(webhook, "GROUP_WAIT_S", 0.001)
+        self.time = self.steady_time()
         self.receiver = await FakeServer(respond(b"")).listen()
         self.addCleanup(lambda: Deferred.fromCoroutine(self.receiver.stop()))
         self.map_file = Path(self.mktemp()).absolute()
 
     def way_to(self, child: RelayChild) -> Way:
         """Make wires to a relay."""
-        way = Way(child)
+        way = Way(self.time, child)
         self.addCleanup(lambda: Deferred.fromCoroutine(way.close()))
         return way
 
@@ -98,7 +100,7 @@ class ProbedTestCase(MeshTestCase):
             intervals=Intervals(mesh=interval, stun=interval, tls=interval),
             alerts=AlertConfig(url=self.receiver.url),
         )
-        service = build(replace(config, **fields), reactor, {})
+        service = build(replace(config, **fields), self.time, {})
         self.addCleanup(service.stopService)
         service.privilegedStartService()
         service.startService()

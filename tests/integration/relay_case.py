@@ -18,6 +18,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
 
 from derp.config import CertMode, Config
+from derp.net import relay_connector
 from derp.net.relay_client import RelayClient
 from derp.net.relay_connector import connect
 from derp.services import RelayService, build
@@ -26,13 +27,16 @@ from derp.wire.keys import generate_private
 from derp.wire.messages import KeepAlive
 from tests.exposition import Exposition
 from tests.integration.child import RelayChild
-from tests.integration.waiting import in_time, until
+from tests.integration.waiting import PATIENCE_S, in_time, until
 from tests.net.http_exchange import Answer, Exchange
+from tests.net.unhurried import Unhurried
 
 reactor: Any = global_reactor
 HOST = "127.0.0.1"
 MESH_KEY = bytes.fromhex("0123456789abcdef" * 4)
 IN_CI = bool(os.environ.get("CI"))
+STANDSTILL_S = 0.1
+"""A turn of the reactor that takes longer is none of its own doing."""
 
 
 class Heard:
@@ -63,7 +67,7 @@ class Heard:
 class RelayTestCase(TestCase):
     """Starts what a test asks for, and ends it all with the test."""
 
-    timeout = 60
+    timeout = 240
 
     # -- relays ----------------------------------------------------------------------------
 
@@ -109,6 +113,12 @@ class RelayTestCase(TestCase):
         self.addCleanup(child.end)
         return child
 
+    def steady_time(self) -> Unhurried:
+        """A reactor whose time goes on all through the test, but while the machine stands still."""
+        time = Unhurried(reactor, step_s=STANDSTILL_S)
+        self.addCleanup(time.callLater(86400, lambda: None).cancel)
+        return time
+
     # -- clients ---------------------------------------------------------------------------
 
     async def wire(self, port: int, *, tls: bool = False, host: str = HOST) -> Exchange:
@@ -136,10 +146,12 @@ class RelayTestCase(TestCase):
         heard = Heard()
         options.setdefault("private_key", generate_private())
         options.setdefault("insecure_for_tests", tls)
+        options.setdefault("timeout", PATIENCE_S)
         target = options.pop("target", None)
         if target is None:
             scheme, name = ("https" if tls else "http"), f"[{host}]" if ":" in host else host
             target = f"{scheme}://{name}:{port}/derp"
+        self.patch(relay_connector, "NODE_TIMEOUT", PATIENCE_S)
         client = await connect(reactor, target, on_message=heard, **options)
         self.addCleanup(client.close)
         await in_time(reactor, client.when_logged_in(), "a login")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from derp.net.process_end import HARD_LIMIT_CODE, SECOND_SIGNAL_CODE
 from derp.net.relay_client import RelayClient
 from derp.wire.messages import Health, PeerGone, PeerPresent, Restarting
 from tests.integration.child import Ending, RelayChild
-from tests.integration.relay_case import HOST, MESH_KEY, Heard, RelayTestCase, reactor
+from tests.integration.relay_case import HOST, MESH_KEY, STANDSTILL_S, Heard, RelayTestCase, reactor
 from tests.integration.waiting import in_time
 
 IN_ORDER = Ending(0, None)
 FLAGS = ("-a", f"{HOST}:0", "--stun-port", "0", "-c", "derper.key")
 CLIENTS = 20
+HEAR_EVERY_S = 0.005
 MORE_THAN_BUFFERS = 400
 """Packets of 64 KB: no pair of loopback sockets holds so much."""
 
@@ -53,18 +55,14 @@ class EndTests(DrainCase):
         """Everybody hears both frames, then goes, one after the other; the mesh peer is last."""
         mesh_file = Path(self.mktemp()).absolute()
         mesh_file.write_text(MESH_KEY.hex())
-        child = await self.relay("--mesh-psk-file", str(mesh_file), "--drain-seconds", "3s")
+        child = await self.relay("--mesh-psk-file", str(mesh_file), "--drain-seconds", "20s")
         came = await gatherResults(self.plain_client_later(child) for _ in range(CLIENTS))
         peer, to_peer = await self.plain_client(child, mesh_key=MESH_KEY, watch_conns=True)
-        gone: list[RelayClient] = []
-        times: list[float] = []
-
-        def closed(client: RelayClient) -> None:
-            gone.append(client)
-            times.append(reactor.seconds())
-
+        gone: list[float] = []
         for client in [peer, *(client for client, _ in came)]:
-            client.when_closed().addCallback(lambda _, client=client: closed(client))
+            client.when_closed().addCallback(lambda _: gone.append(reactor.seconds()))
+        steady = self.steady_time()
+        before = reactor.seconds() - steady.seconds()
         child.send("TERM")
         self.assertEqual(await child.over(), IN_ORDER, child.everything)
         await self.until(lambda: len(gone) == CLIENTS + 1, "the end of every client")
@@ -72,15 +70,16 @@ class EndTests(DrainCase):
             health, restarting = [each for each in heard.waiting if not isinstance(each, PeerGone)]
             self.assertEqual(health, Health(NOTICE))
             self.assertEqual(restarting.try_for_ms, TRY_FOR_S * 1000)
-            self.assertTrue(3000 <= restarting.reconnect_in_ms <= 6000, restarting)
-        self.assertIs(gone[-1], peer)
+            self.assertTrue(20_000 <= restarting.reconnect_in_ms <= 40_000, restarting)
         about_us = [
             each for each in to_peer.waiting if not isinstance(each, PeerPresent | PeerGone)
         ]
         self.assertEqual([type(each) for each in about_us], [Restarting])
         watched = [each for each in to_peer.waiting if isinstance(each, PeerGone)]
-        self.assertEqual(len(watched), CLIENTS)
-        self.assertGreater(times[-1] - times[0], 0.5, "staggered")
+        self.assertEqual(len(watched), CLIENTS, "who was there when all others had gone")
+        stood_still_s = reactor.seconds() - steady.seconds() - before
+        if stood_still_s < STANDSTILL_S:  # who has no time has to do all at once
+            self.assertGreater(gone[-1] - gone[0], 0.5, "staggered")
         self.assert_clean(child)
 
     def plain_client_later(self, child: RelayChild) -> Any:
@@ -145,7 +144,7 @@ class WithoutExitTests(DrainCase):
 
     async def test_drained_and_alive(self) -> None:
         """Clients go and nobody comes, but who watches the relay can still ask it."""
-        child = await self.relay("--drain-seconds", "1s", "--metrics-addr", f"{HOST}:0")
+        child = await self.relay("--drain-seconds", "20s", "--metrics-addr", f"{HOST}:0")
         main, watched = child.port(), child.port("--metrics-addr")
         client, heard = await self.plain_client(child)
         self.assertEqual((await self.get(main, "/readyz")).status, 200)
@@ -170,7 +169,7 @@ class SystemdTests(DrainCase):
     async def test_what_systemd_hears(self) -> None:
         """Ready, a reload, signs of life, the end; and how many clients there are."""
         path = self.notify_socket()
-        environ = {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "100000"}
+        environ = {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "500000"}
         child = await self.relay(environ=environ)
         await self.until_heard("READY=1")
         await self.until_heard("WATCHDOG=1")
@@ -196,16 +195,17 @@ class SystemdTests(DrainCase):
         name = f"derp-test-{id(self)}"
         self.systemd.bind("\0" + name)
         self.systemd.setblocking(False)
+        hearing = LoopingCall(self.hear)  # always: the kernel keeps no more than a few messages
+        hearing.start(HEAR_EVERY_S)
+        self.addCleanup(hearing.stop)
         return "@" + name
+
+    def hear(self) -> None:
+        """Take what has come."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.told.append(self.systemd.recv(4096).decode())
 
     async def until_heard(self, message: str) -> None:
         """Wait for a message."""
-
-        def heard() -> bool:
-            while True:
-                try:
-                    self.told.append(self.systemd.recv(4096).decode())
-                except BlockingIOError:
-                    return message in self.told
-
-        await self.until(heard, message)
+        await self.until(lambda: message in self.told, message)

@@ -29,6 +29,7 @@ from tests.integration.lossy_udp import LossyUDP
 from tests.integration.partition import Wire
 from tests.integration.relay_case import HOST, MESH_KEY, RelayTestCase, reactor
 from tests.net.relay_fakes import Credentials
+from tests.net.unhurried import Unhurried
 from tests.prober.chains import make_ca
 
 INTERVAL_S = 3.0
@@ -46,21 +47,22 @@ class Receiver(Resource):
 
     isLeaf = True
 
-    def __init__(self) -> None:
+    def __init__(self, time: Unhurried) -> None:
         super().__init__()
+        self._time = time
         self.told: dict[tuple[str, str], tuple[float, str]] = {}
 
     def render_POST(self, request: Any) -> bytes:
         for alert in json.loads(request.content.read())["alerts"]:
             key = alert["labels"]["probe"], alert["status"]
-            self.told[key] = reactor.seconds(), " ".join(map(str, alert["annotations"].values()))
+            self.told[key] = self._time.seconds(), " ".join(map(str, alert["annotations"].values()))
         return b""
 
 
 class FaultTests(RelayTestCase):
     """Two meshed relays in a region, one of them by a slow way in another too; and one alone."""
 
-    timeout = 120
+    timeout = 300
 
     async def setUp(self) -> None:
         roots = self.mktemp()
@@ -69,18 +71,19 @@ class FaultTests(RelayTestCase):
         patched = patch.dict(os.environ, environ)
         patched.start()
         self.addCleanup(patched.stop)
-        self.wires = [Wire(reactor) for _ in range(2)]
-        self.slow = Wire(reactor)
+        self.time = self.steady_time()
+        self.wires = [Wire(self.time) for _ in range(2)]
+        self.slow = Wire(self.time)
         for wire in (*self.wires, self.slow):
             self.addCleanup(wire.close)
-        self.receiver = Receiver()
+        self.receiver = Receiver(self.time)
         self.relays = [self.relay(number) for number in range(3)]
         for child in self.relays:
             await child.ready()
         for wire, child in zip(self.wires, self.relays, strict=False):
             wire.leads_to = child.port()
         self.slow.leads_to = self.relays[0].port()
-        self.stun = [LossyUDP(reactor, child.port("--stun-port")) for child in self.relays]
+        self.stun = [LossyUDP(self.time, child.port("--stun-port")) for child in self.relays]
         for way in self.stun:
             self.addCleanup(way.close)
 
@@ -156,7 +159,7 @@ class FaultTests(RelayTestCase):
                 url=f"http://{HOST}:{listening.getHost().port}/", failures=1, successes=1
             ),
         )
-        service = build(config, reactor, {})
+        service = build(config, self.time, {})
         self.addCleanup(service.stopService)
         service.privilegedStartService()
         service.startService()
@@ -194,7 +197,7 @@ class FaultTests(RelayTestCase):
         self.slow.delay_s = 0.2
         self.certify(ROOT.leaf(ends=timedelta(seconds=-1)))
         self.relays[2].send("HUP")
-        began = reactor.seconds()
+        began = self.time.seconds()
 
         for name, *words in (
             ("derp/mesh/900a/udp", "node 900a", "nobody listens on UDP"),

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 """How long anything may take before it counts as never. Far above what it takes: only a broken
 relay or a machine that stands still makes anybody wait so long."""
 _LOOK_EVERY_S = 0.002

@@ -18,7 +18,6 @@ from twisted.internet.tcp import Connector
 from zope.interface import directlyProvides, providedBy
 
 STEP_S: Final = 0.005
-"""By so much at most time passes from one look at it to the next."""
 _TICK_S: Final = 0.002
 
 
@@ -30,11 +29,13 @@ class Unhurried(Clock):
     without delay are no matter of time and are made at once, as ever.
 
     :param resolver: what resolves names, if not the system.
+    :param step_s: by so much at most time passes from one look at it to the next.
     """
 
-    def __init__(self, real: Any, resolver: Any = None) -> None:
+    def __init__(self, real: Any, resolver: Any = None, *, step_s: float = STEP_S) -> None:
         super().__init__()
         self.real = real
+        self._step_s = step_s
         self.nameResolver = resolver or real.nameResolver
         self._looked_at = real.seconds()
         self._ticking: IDelayedCall | None = None
@@ -46,7 +47,7 @@ class Unhurried(Clock):
     def seconds(self) -> float:
         """See ``IReactorTime``."""
         looked_at, self._looked_at = self._looked_at, self.real.seconds()
-        self.rightNow += min(max(self._looked_at - looked_at, 0.0), STEP_S)
+        self.rightNow += min(max(self._looked_at - looked_at, 0.0), self._step_s)
         return self.rightNow
 
     def callLater(
