@@ -1,7 +1,7 @@
 """
 Headless Chromium for tests, driven by W3C WebDriver (https://www.w3.org/TR/webdriver2/).
 
-``chromedriver`` is started on a free port of its own choice and speaks JSON over HTTP; what is
+``chromedriver`` is started on a free port and speaks JSON over HTTP; what is
 needed of that protocol is small enough to be here. Where the programs are missing, tests are
 skipped; with ``CI`` set they fail. Debian's packages are ``chromium`` and ``chromium-driver``.
 """
@@ -26,10 +26,12 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool
 
+from tests.free_ports import free_ports
+
 PROGRAMS = ("chromium", "chromedriver")
-START_S = 60.0
-COMMAND_S = 30.0
-LIFETIME_S = 240
+START_S = 120.0
+COMMAND_S = 90.0
+LIFETIME_S = 400
 """After so long the kernel ends chromedriver, even if whoever started it is gone by then."""
 
 FLAGS = (
@@ -125,18 +127,20 @@ class Chromium:
         """
         Start the driver; its port.
 
-        Of a port that it has chosen for one IP version somebody else may have the other one,
-        and then it ends: it chooses anew as often as that happens.
+        The port is chosen for it: where there is no IPv6 it does not tell which it has chosen.
+        It wants one for both IP versions, and if somebody has that of the other one it ends: it
+        is given another as often as that happens.
         """
-        command = ["chromedriver", "--port=0"]
-        bounded = (
-            f"import os, signal; os.setsid(); signal.alarm({LIFETIME_S}); "
-            f"os.execvp({command[0]!r}, {command!r})"
-        )
         home = {**os.environ, "HOME": self._profile, "TMPDIR": self._profile}
         python = shutil.which("python3") or "python3"
         give_up_at = self._reactor.seconds() + START_S
         while True:
+            (port,) = free_ports(1)
+            command = ["chromedriver", f"--port={port}"]
+            bounded = (
+                f"import os, signal; os.setsid(); signal.alarm({LIFETIME_S}); "
+                f"os.execvp({command[0]!r}, {command!r})"
+            )
             self._driver = _Driver()
             self._reactor.spawnProcess(self._driver, python, [python, "-c", bounded], home)
             try:

@@ -33,12 +33,13 @@ from tests.browser.page_scripts import (
     OVERFLOW,
     SMALL,
 )
+from tests.free_ports import free_ports
 from tests.integration.waiting import until
 from tests.prober.shown_prober import INTERVAL, ShownProber
 
 reactor: Any = global_reactor
 
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 POLL_S = 0.03
 SHOTS = Path(
     os.environ.get("DERP_SCREENSHOTS") or Path(__file__).parents[2] / "artifacts" / "screenshots"
@@ -51,7 +52,7 @@ HOSTILE = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>\'
 class PageCase(TestCase):
     """A prober, its site on a free port, and a browser."""
 
-    timeout = 120
+    timeout = 300
     skip = missing_chromium()
 
     def setUp(self) -> Deferred[None]:
@@ -85,7 +86,8 @@ class PageCase(TestCase):
             return channel
 
         self.site.buildProtocol = remember  # type: ignore[method-assign]
-        self.port = reactor.listenTCP(0, self.site, interface="127.0.0.1")
+        (number,) = free_ports(1)  # of those that nobody takes while it is closed
+        self.port = reactor.listenTCP(number, self.site, interface="127.0.0.1")
         self.addCleanup(self.hang_up)
         self.browser = Chromium(reactor)
         self.addCleanup(lambda: Deferred.fromCoroutine(self.browser.stop()))

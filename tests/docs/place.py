@@ -26,7 +26,7 @@ from tests.certificate_files import NOW, issue
 from tests.docs.pages import Block
 from tests.docs.stand_in import install
 
-PATIENCE_S: Final = 30
+PATIENCE_S: Final = 120
 """A block that takes longer is stuck."""
 
 READY: Final = " is ready\n"
@@ -35,7 +35,7 @@ BEHIND_PORTS: Final = "  public key "
 
 _OWN_PATHS: Final = re.compile(r"(?<![\w.}$/-])/(etc|run|var/lib|srv)/derper\b")
 _LISTENING: Final = re.compile(r"listening +\S+:(\d+) +([^\n]*)")
-_OURS: Final = ("TS_", "DERP_", "TAILSCALE_", "XDG_", "HOSTNAME")
+_UNWANTED: Final = re.compile(r"TS_|DERP_|TAILSCALE_|XDG_|HOSTNAME|.*_proxy$", re.IGNORECASE)
 _RELAY: Final = (
     "derper --certmode manual --hostname 127.0.0.1 --certdir beside -c beside/key"
     " --metrics-addr 127.0.0.1:9090"
@@ -85,7 +85,7 @@ class Place:
         return _OWN_PATHS.sub(lambda found: f"{self.root}{found[0]}", text)
 
     def _start(self, script: str) -> subprocess.Popen[str]:
-        environ = {key: text for key, text in os.environ.items() if not key.startswith(_OURS)}
+        environ = {key: text for key, text in os.environ.items() if not _UNWANTED.match(key)}
         bin_directory = self.root / ".venv" / "bin"
         environ |= {
             "HOME": str(self.root),

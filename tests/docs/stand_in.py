@@ -18,7 +18,7 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).parent.parent.parent
 
-LIFETIME_S: Final = 60
+LIFETIME_S: Final = 180
 """After so long the kernel ends one, even if whoever started it is gone by then."""
 
 _SCRIPT: Final = """#!{python}
