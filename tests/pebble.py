@@ -33,7 +33,7 @@ from tests.free_ports import free_ports
 reactor: Any = global_reactor
 
 PROGRAMS = ("pebble", "pebble-challtestsrv")
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 _POLL_S = 0.02
 
 
@@ -167,7 +167,7 @@ class Pebble:
 
     async def _listening(self, port: int) -> None:
         deadline = reactor.seconds() + DEADLINE_S
-        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port, timeout=1)
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port, timeout=10)
         while True:
             if not all(child.running for child in self._children):
                 raise AssertionError(f"it ended: {[bytes(c.output) for c in self._children]}")

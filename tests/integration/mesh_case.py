@@ -87,7 +87,7 @@ class Talk:
 class MeshTestCase(RelayTestCase):
     """Starts meshes, and reads their books."""
 
-    timeout = 120
+    timeout = 300
     node_class = Node
 
     async def start_mesh(self, size: int) -> list[Node]:

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from derp import __version__
 
 ROOT = Path(__file__).parent.parent.parent
-TIMEOUT = 60.0
+TIMEOUT = 120.0
 """Seconds a child may take; it is killed then, and the test is red."""
 
 TWISTD = "from twisted.scripts.twistd import run; run()"

@@ -18,6 +18,7 @@ from derp.wire.keys import generate_private
 from tests.integration.child import ANY_PORTS
 from tests.integration.mesh_case import MeshTestCase, Node, Talk
 from tests.integration.relay_case import HOST, MESH_KEY, Heard
+from tests.integration.waiting import PATIENCE_S
 
 OTHER_KEY = MESH_KEY[::-1]
 
@@ -51,7 +52,7 @@ class MeshTests(MeshTestCase):
 
     async def take_in(self, client: RelayClient) -> None:
         """See a relay through with all that a client has sent it."""
-        await client.ping()
+        await client.ping(PATIENCE_S)
 
     async def assert_explained(self, before: tuple[float, float], lost: int) -> None:
         """Find the lost packets in the counters."""

@@ -47,7 +47,7 @@ class VariablesTests(RelayTestCase):
         for _ in range(3):
             alice.send(bob.public_key, bytes(100))
         alice.send(bob.public_key, DISCO_MAGIC + bytes(70 - len(DISCO_MAGIC)))
-        await alice.ping()
+        await alice.ping(30.0)
         for _ in range(4):
             await to_bob.next()
         bob.send(NOBODY, bytes(10))
