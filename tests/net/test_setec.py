@@ -14,6 +14,7 @@ from twisted.web.server import NOT_DONE_YET, Site
 from derp.net.http_url import check_setec_url
 from derp.net.secrets_cache import Secret
 from derp.net.setec import MAX_ANSWER, Setec, SetecError
+from tests.net.closed_ports import closed_tcp_port
 
 reactor: Any = global_reactor
 NAME = "prod/derp/meshkey"
@@ -90,7 +91,8 @@ class SetecTests(TestCase):
 
     async def test_unreachable(self) -> None:
         """Nobody there."""
-        await self.port.stopListening()
+        url = f"http://127.0.0.1:{closed_tcp_port(self)}/"
+        self.setec = Setec(reactor, check_setec_url(url))
         with self.assertRaisesRegex(SetecError, "refused"):
             await self.setec.get(NAME)
 

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from derp.prober import crl
 from derp.prober.check import ProbeFailed
 from derp.prober.crl import check_revocation, fetch_crl, look_up
+from tests.net.closed_ports import closed_tcp_port
 from tests.prober.chains import CA, DAY, NOW, make_ca
 
 reactor: Any = global_reactor
@@ -199,9 +200,7 @@ class FetchTests(TestCase):
 
     async def test_nobody(self) -> None:
         """So is one that is not there."""
-        listening = reactor.listenTCP(0, Factory(), interface="127.0.0.1")
-        url = f"http://127.0.0.1:{listening.getHost().port}/"
-        await listening.stopListening()
+        url = f"http://127.0.0.1:{closed_tcp_port(self)}/"
         self.assertIn("refused", await self.refuses(url))
 
     async def test_no_http(self) -> None:

@@ -23,7 +23,8 @@ from derp.prober.map_source import (
     Unreachable,
     map_source,
 )
-from tests.net.admission_fakes import CLOSE, SILENCE, FakeServer, respond
+from tests.net.admission_fakes import CLOSE, FakeServer, respond
+from tests.net.closed_ports import closed_tcp_port
 from tests.prober.maps import map_json, node, region
 from tests.prober.test_map_checks import FakeSource
 
@@ -239,9 +240,7 @@ class URLTests(TestCase):
         """Nobody listens there."""
         from twisted.internet import reactor
 
-        server = await FakeServer(SILENCE).listen()
-        url = server.url
-        await server.stop()
+        url = f"http://127.0.0.1:{closed_tcp_port(self)}/"
         source = map_source(reactor, url, {}, "")
         error = await self.assertFailure(Deferred.fromCoroutine(source.read()), Unreachable)
         self.assertIn("cannot fetch the DERP map from http://", str(error))
