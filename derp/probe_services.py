@@ -107,6 +107,7 @@ class ProbeService(MultiService):
             normpath(join(config.secrets_path_prefix, "meshkey")),
             SecretsCache(path) if path else None,
             self._key_came,
+            meanwhile="probing nothing",
         )
         secret.setServiceParent(self)
         return secret

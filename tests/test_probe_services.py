@@ -159,6 +159,8 @@ class SetecTests(ServiceTestCase):
         service = self.start(secrets_url=self.url(server))
         await in_time(self.reactor, server.when(lambda: bool(server.requests)), "a question")
         self.assertEqual(service.prober.probes, {})
+        waits = "; trying again, and probing nothing"
+        await self.when(lambda: any(waits in line for line in self.lines), "a word about it")
         assert service.port is not None
         self.assertIn("127.0.0.1:", service.port.where())
         value = b64encode(b"0123456789abcdef" * 4).decode()

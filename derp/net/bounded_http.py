@@ -6,6 +6,7 @@ Made with treq, and looking like those of Go's client. Redirects are not followe
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -252,6 +254,8 @@ def _root(error: BaseException) -> BaseException:
 def explain(error: BaseException | None) -> str:
     """Say in a line what went wrong with an exchange."""
     root = _root(error) if error is not None else None
+    if isinstance(root, ConnectError) and root.osError:
+        return os.strerror(root.osError)  # Twisted would say the same twice
     return shortened(str(root) or type(root).__name__)
 
 

@@ -47,6 +47,7 @@ class MeshSecret(Service):
     :param on_key: called with the 32 raw bytes once they are known; at once, in the
         constructor, if the cache has them.
     :param wall_time: Unix seconds, for the cache.
+    :param meanwhile: what is done without a key, for the log.
     :raises ConfigError: if what the cache has is no key.
     """
 
@@ -60,6 +61,7 @@ class MeshSecret(Service):
         cache: SecretsCache | None,
         on_key: Callable[[bytes], object],
         wall_time: Callable[[], float] = time.time,
+        meanwhile: str = "serving without",
     ) -> None:
         self._reactor = reactor
         self._setec = setec
@@ -67,6 +69,7 @@ class MeshSecret(Service):
         self._cache = cache
         self._on_key = on_key
         self._wall_time = wall_time
+        self._meanwhile = meanwhile
         self._secret: Secret | None = None
         self._asking: Deferred[None] | None = None
         self._pause: IDelayedCall | None = None
@@ -141,9 +144,10 @@ class MeshSecret(Service):
         if text != self._logged[0] or now - self._logged[1] >= REPEAT_LOG_S:
             self._logged = (text, now)
             self.log.warn(
-                "--secrets-url {url}: no mesh key yet: {text}; trying again, and serving without",
+                "--secrets-url {url}: no mesh key yet: {text}; trying again, and {meanwhile}",
                 url=quoted(self._setec.url),
                 text=text,
+                meanwhile=self._meanwhile,
             )
         self._pause = self._reactor.callLater(self._pause_s, self._ask)
         self._pause_s = min(self._pause_s * 2, MAX_PAUSE_S)

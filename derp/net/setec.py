@@ -15,7 +15,7 @@ from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
 from twisted.web.iweb import IAgent
 
 from derp.errors import DERPError, ProtocolError
-from derp.net.bounded_http import BrokenAnswer, NoAnswer, read_body, send, shortened
+from derp.net.bounded_http import BrokenAnswer, NoAnswer, QuietPool, read_body, send, shortened
 from derp.net.secrets_cache import Secret, read_secret_json
 
 TIMEOUT_S: Final = 10.0
@@ -42,7 +42,8 @@ class Setec:
     def __init__(self, reactor: Any, url: str, agent: IAgent | None = None) -> None:
         self.url = url
         self._reactor = reactor
-        self._agent = agent or Agent(reactor, BrowserLikePolicyForHTTPS(), TIMEOUT_S)
+        pool = QuietPool(reactor, persistent=False)
+        self._agent = agent or Agent(reactor, BrowserLikePolicyForHTTPS(), TIMEOUT_S, pool=pool)
 
     def get(self, name: str) -> Deferred[Secret]:
         """Ask once; fails with :exc:`SetecError`. Cancelling gives up."""
