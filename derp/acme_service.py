@@ -130,7 +130,7 @@ class ACMEService(CertificateService):
     def forgive(self) -> None:
         """Let the next attempts be made at once."""
         for each in self._all():
-            each.flights.forgive()
+            each.forgive()
 
     def _all(self) -> list[ACMECertificates]:
         return [each for each in (self.hosts, self.addresses) if each is not None]

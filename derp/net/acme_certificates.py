@@ -31,6 +31,7 @@ from derp.net.certificate_cache import CertificateStore
 from derp.net.certificate_flights import Flights
 from derp.net.certificate_status import CertificateStatus, moment
 from derp.net.certificates import ServedCertificate, serve
+from derp.net.private_files import cure_of
 from derp.wire.jose import AccountKey
 
 SAVE_AGAIN_S: Final = 60.0
@@ -257,9 +258,10 @@ class ACMECertificates:
                 self._status(name).last_error = self._unsaved[name] = reason
                 log.error(
                     "--certdir: cannot write the certificate of {name} ({error}); it is served "
-                    "from memory and written when that is possible: make the directory writable",
+                    "from memory and written when that is possible: {cure}",
                     name=name,
                     error=error.strerror,
+                    cure=cure_of(error),
                 )
                 self._save_at = self._clock.seconds() + SAVE_AGAIN_S
                 return
@@ -297,8 +299,14 @@ class ACMECertificates:
         if self.rotation is not None:
             self.rotation.start()
 
+    def forgive(self) -> None:
+        """Let what failed be tried again at once: the operator says that something has changed."""
+        self.flights.forgive()
+        self._save_at = 0.0
+
     def stop(self) -> None:
         """End everything that is under way; nothing is waited for."""
+        self._save()
         if self.rotation is not None:
             self.rotation.stop()
         self.flights.stop()

@@ -28,7 +28,7 @@ from twisted.logger import Logger
 from derp.errors import ConfigError
 from derp.net.acme_problem import ACMEError
 from derp.net.cert_files import KeyedChain, covers, parse_keyed_chain
-from derp.net.private_files import PRIVATE, PUBLIC, make_private_directory, write_file
+from derp.net.private_files import PRIVATE, PUBLIC, cure_of, make_private_directory, write_file
 from derp.wire.jose import AccountKey
 
 _MAX_FILE_LEN: Final = 1 << 20
@@ -170,8 +170,7 @@ def _account_key(paths: list[Path]) -> AccountKey:
         write_file(paths[0], key.pem(), PRIVATE)
     except OSError as error:
         raise ACMEError(
-            f"--certdir: cannot write {paths[0]} ({error.strerror}); "
-            "make the directory writable for the user the relay runs as"
+            f"--certdir: cannot write {paths[0]} ({error.strerror}); {cure_of(error)}"
         ) from None
     return key
 

@@ -8,6 +8,7 @@ over the other's directories.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import tempfile
@@ -46,6 +47,13 @@ def write_file(path: Path, content: bytes, mode: int = PRIVATE) -> None:
             os.unlink(temporary)
         raise
     _sync_directory(path.parent)
+
+
+def cure_of(error: OSError) -> str:
+    """What helps whoever runs the relay against a file that cannot be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "make room on that disk"
+    return "make the directory writable for the user the relay runs as"
 
 
 def make_private_directory(path: Path) -> None:

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial import util
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -176,6 +177,32 @@ class ServingTests(CertificatesCase):
         found = again.served(NAME)
         assert served is not None and found is not None
         self.assertEqual(found.leaf_der, served.leaf_der)
+
+    def test_unwritten_at_the_end(self) -> None:
+        """The operator's SIGHUP has it written at once; so has the relay's end."""
+
+        def hang_up() -> None:
+            self.made.forgive()
+            self.made.tick()
+
+        for end in (hang_up, self.made.stop):
+            files: Any = self.made._files
+            full = OSError(28, "No space left on device")
+            self.clock.advance(DAY)
+            with (
+                mock.patch.object(files, "save", side_effect=full),
+                capturedLogs() as logged,
+            ):
+                self.made.renew(NAME)
+                self.clock.advance(0)
+            self.assertIn("make room on that disk", str(formatEvent(logged[-1])))
+            served = self.made.served(NAME)
+            end()
+            again = self.make()
+            again.load([NAME])
+            found = again.served(NAME)
+            assert served is not None and found is not None
+            self.assertEqual(found.leaf_der, served.leaf_der)
 
     def test_clock_is_set(self) -> None:
         """Before its clock is set a machine has no certificate; then it is the one on disk."""
