@@ -26,6 +26,13 @@ from derp.wire.keys import public_of
 
 HOME_MOVE_AGE_S = 5.0
 """A NotePreferred later than this after login is a move, not part of the login."""
+MAX_HEARD = 50_000
+"""
+Sources one connection is told the end of. Clients come one by one, but a mesh peer can write any
+source into what it forwards.
+"""
+MAX_HEARD_IN_ALL = 1_000_000
+"""The same of all connections together: some 400 MB of books."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,8 @@ class Relay:
         serves a whole turn of the event loop, however many packets it carries.
         """
         self._subscribers: dict[bytes, set[Connection]] = {}
+        self._heard = 0
+        """Sources that connections remember, all together."""
 
     # -- coming and going ------------------------------------------------------------------
 
@@ -99,6 +108,7 @@ class Relay:
             conn.preferred = False
             self.stats.home_connections -= 1
         conn.drop_queued()
+        self._heard -= len(conn.heard or ())
         for source in conn.heard or ():
             subscribers = self._subscribers.get(source)
             if subscribers is not None:
@@ -118,10 +128,14 @@ class Relay:
         """
         A connection is sent its first packet from a source: it will want to know when that
         leaves. It is remembered for the life of the connection, even past such a notice, so a
-        source that comes back is not announced gone a second time (as in derper).
+        source that comes back is not announced gone a second time (as in derper). Beyond the
+        limits it is not remembered, and will leave without a notice.
         """
         if dest.heard is None:
             dest.heard = set()
+        if len(dest.heard) >= MAX_HEARD or self._heard >= MAX_HEARD_IN_ALL:
+            return
+        self._heard += 1
         dest.heard.add(source)
         self._subscribers.setdefault(source, set()).add(dest)
 

@@ -7,6 +7,7 @@ import weakref
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from derp.core import relay as relay_module
 from derp.core.registry import DuplicatePolicy
 from derp.core.relay import Relay, RelayIdentity
 from derp.core.stats import DropReason, PacketKind
@@ -252,6 +253,26 @@ class PeerGoneTests(RelayCase):
         self.assertEqual(sender.take(), [])
         self.client("t").leave()
         self.assertEqual(sender.take(), [])
+
+    def test_made_up_sources(self) -> None:
+        """A mesh peer that makes sources up costs bounded memory; what it forwards arrives."""
+        self.patch(relay_module, "MAX_HEARD", 3)
+        self.patch(relay_module, "MAX_HEARD_IN_ALL", 5)
+        peer = self.client("peer", mesh=True)
+        one, two = self.client("1"), self.client("2")
+        for number in range(10):
+            source = public_key(f"made up {number}")
+            for dest in (one, two):
+                peer.feed(encode_forward_packet(source, dest.key, b"x"))
+        for dest in (one, two):
+            self.assertEqual(len(dest.take_packets()), 10)
+        self.assertEqual([len(each.conn.heard or ()) for each in (one, two)], [3, 2])
+        two.leave()
+        self.assertEqual(len(list(self.relay.subscriptions())), 3)
+        three = self.client("3")
+        for number in range(10):
+            peer.feed(encode_forward_packet(public_key(f"made up {number}"), three.key, b"x"))
+        self.assertEqual(len(three.conn.heard or ()), 2)
 
     def test_several_receivers(self) -> None:
         """Each connection that was sent something is told, each once."""
