@@ -183,7 +183,7 @@ class LiveTests(PageCase):
         await self.assert_quiet()
 
     async def test_numbers_move(self) -> None:
-        """Latencies and certificate days are those of now, without a reload."""
+        """Latencies, certificate days and the map's state are those of now, without a reload."""
         await self.look()
         row = f"return document.querySelector('.probe[title=\"{TLS}\"]')"
         self.assertIn("41.0 ms", await self.browser.run(f"{row}.innerText"))
@@ -199,6 +199,9 @@ class LiveTests(PageCase):
         await self.eventually("return document.querySelector('[aria-label=\"Region sin\"]')")
         self.shown.prober.remove("derp/sin/3a/tls")
         await self.eventually("return !document.querySelector('[aria-label=\"Region sin\"]')")
+        self.assertRegex(await self.browser.text("#map-line"), "✓ DERP map read .* ago")
+        self.fail_probe("derpmap-probe", "there is no map")
+        await self.reads("✕ DERP map tried ")
         await self.assert_quiet()
 
     async def test_connection_lost(self) -> None:

@@ -151,6 +151,7 @@ function drawMap(view) {
   say(line.querySelector("b"), `${symbol(view.state)} DERP map`);
   const time = line.querySelector("time");
   time.hidden = view.ended === null;
+  mark(time, "data-words", view.state === "failing" ? "tried " : "read ");
   mark(time, "data-at", String(view.ended ?? 0));
 }
 
