@@ -52,11 +52,16 @@ _CREDENTIALS: Final = struct.Struct("3i")
 """``struct ucred``: pid, uid, gid."""
 
 
+def _credentials(sock: socket.socket) -> tuple[int, int]:
+    """Process and user of the other end."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(raw)
+    return pid, uid
+
+
 def _is_trusted(sock: socket.socket, *others: int) -> bool:
     """Whether the other end runs as this user, as root, or as one of others."""
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _, uid, _ = _CREDENTIALS.unpack(raw)
-    return uid in (0, os.geteuid(), *others)
+    return _credentials(sock)[1] in (0, os.geteuid(), *others)
 
 
 @implementer(IReadDescriptor)
@@ -167,7 +172,8 @@ class _Successor:
         self._server = server
         self._sock = sock
         self._line = b""
-        self._deadline: IDelayedCall = server.reactor.callLater(START_S, self.close)
+        self._has_sockets = False
+        self._deadline: IDelayedCall = server.reactor.callLater(START_S, self._fail)
         server.reactor.addReader(self)
 
     def fileno(self) -> int:
@@ -208,7 +214,16 @@ class _Successor:
             log.info("--handover-socket: another process is ready to go on with our ports")
             self._server.go()
         elif not data or newline or len(self._line) > len("sockets"):
-            self.close()
+            self._fail()
+
+    def _fail(self) -> None:
+        """It has gone, or takes for ever: we go on."""
+        self.close()
+        if self._has_sockets:
+            log.warn(
+                "--handover-socket: the new process did not get ready; this one goes on as before."
+                " What the new one said last tells why"
+            )
 
     def _hand_over(self) -> None:
         offered = dict(list(self._server.offer().items())[:_MAX_SOCKETS])
@@ -222,6 +237,7 @@ class _Successor:
         if sent != len(answer):  # a socket that is new and empty takes it all, or is broken
             self.close()
             return
+        self._has_sockets = True
         log.info("--handover-socket: {count} sockets handed to a new process", count=len(offered))
 
 
@@ -238,8 +254,17 @@ class Predecessor:
 
     def go(self) -> None:
         """We are ready: let it go."""
-        with suppress(OSError), self._sock:
-            self._sock.sendall(b"go\n")
+        pid, _ = _credentials(self._sock)
+        try:
+            with self._sock:
+                self._sock.sendall(b"go\n")
+        except OSError as error:
+            log.error(
+                "--handover-socket: the old process ({pid}) cannot be told to go ({reason}): it may"
+                " serve the same ports still. If it is there, end it",
+                pid=pid,
+                reason=(error.strerror or str(error)).lower(),
+            )
 
     def forget(self) -> None:
         """We shall not be ready: let it go on."""

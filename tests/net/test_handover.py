@@ -14,6 +14,7 @@ from typing import Any
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
 from derp.errors import ConfigError
@@ -112,14 +113,31 @@ class HandoverTests(HandoverCase):
         self.assertEqual(self.gone, ["old"])
 
     async def test_new_one_fails(self) -> None:
-        """A new process that dies, or says it will not be ready, changes nothing."""
+        """A new process that dies, or says it will not be ready, changes nothing but the log."""
         server = self.old()
-        found = await self.new()
-        found.forget()
-        await until(reactor, lambda: not server.peers, "the end of the connection")
+        with capturedLogs() as events:
+            self.connect().close()
+            await until(reactor, lambda: not server.peers, "the end of who asked for nothing")
+            found = await self.new()
+            found.forget()
+            await until(reactor, lambda: not server.peers, "the end of the connection")
+        said = [str(formatEvent(event)) for event in events]
+        self.assertEqual(len([line for line in said if "did not get ready" in line]), 1, said)
         self.assertEqual(self.gone, [])
         (await self.new()).go()
         await until(reactor, lambda: self.gone, "the word to go")
+
+    async def test_old_one_deaf(self) -> None:
+        """A new process that took too long says that there may be two of them now, and which."""
+        server = self.old()
+        found = await self.new()
+        for peer in list(server.peers):
+            peer._fail()
+        with capturedLogs() as events:
+            found.go()
+        said = "".join(str(formatEvent(event)) for event in events)
+        self.assertIn(f"the old process ({os.getpid()}) cannot be told to go (", said)
+        self.assertEqual(self.gone, [])
 
     def test_nobody_there(self) -> None:
         """The first start, and one after a crash: no predecessor, and no error."""
