@@ -101,6 +101,13 @@ window.setTimeout = (act, ms, ...more) => later(act, ms === 20000 ? 10 : ms, ...
 window.setInterval = (act, ms, ...more) => often(act, ms === 60000 ? 50 : ms, ...more);
 """
 
+AT_ONCE = """
+// A page that waits longer and longer before it tries again does not wait.
+const pause = (ms) => (ms >= 1000 && ms <= 30000 && ms !== 25000 ? 50 : ms);
+const later = window.setTimeout;
+window.setTimeout = (act, ms, ...more) => later(act, pause(ms), ...more);
+"""
+
 HIDE = """
 // Be a tab that is seen or not.
 Object.defineProperty(document, "hidden", { value: arguments[0], configurable: true });

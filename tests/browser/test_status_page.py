@@ -24,6 +24,7 @@ from derp.prober import event_stream
 from derp.prober.site import prober_site
 from tests.browser.chromium import Chromium, missing_chromium
 from tests.browser.page_scripts import (
+    AT_ONCE,
     COLOUR_OF,
     CONTRAST,
     CUT,
@@ -240,6 +241,7 @@ class LiveTests(PageCase):
     async def test_no_stream(self) -> None:
         """Where no stream is to be had the page asks from time to time."""
         self.patch(event_stream, "MAX_LISTENERS", 0)
+        await self.browser.before_scripts(AT_ONCE)
         await self.look()
         self.assertTrue(await self.browser.run("return document.getElementById('banner').hidden"))
         self.fail_probe(UDP6)
