@@ -31,7 +31,7 @@ OFF = Intervals(mesh=0, stun=0, tls=0)
 class ServiceTestCase(TestCase):
     """Starts probers, and ends them with the test."""
 
-    timeout = 30
+    timeout = 240
 
     def setUp(self) -> None:
         from twisted.internet import reactor

@@ -92,7 +92,7 @@ class SetClocksTests(RelayTestCase):
         await self.until(lambda: halfway.closed, "the deadline of half a request")
         await self.until(lambda: KeepAlive() in heard, "a keep-alive")
         self.assertFalse(client.when_closed().called)
-        await in_time(reactor, client.ping(), "a pong")
+        await in_time(reactor, client.ping(30.0), "a pong")
 
     async def test_stamps(self) -> None:
         """What is told of the time of day follows the clock; uptime is time that has passed."""
