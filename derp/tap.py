@@ -11,7 +11,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from twisted.logger import Logger
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    Logger,
+    LogLevel,
+    formatEvent,
+    globalLogPublisher,
+)
+from zope.interface import provider
 
 from derp.command_line import config_from_flags
 from derp.config import Config
@@ -60,11 +68,22 @@ class Options(ProgramOptions):
 
         from derp.services import check_config
 
-        check_config(self.config, reactor)
         for notice in self.config.notices:
             print(f"derper: {notice}")
+        globalLogPublisher.addObserver(_print_warning)
+        try:
+            check_config(self.config, reactor)
+        finally:
+            globalLogPublisher.removeObserver(_print_warning)
         print("derper: flags and files are in order")
         raise SystemExit(0)
+
+
+@provider(ILogObserver)
+def _print_warning(event: LogEvent) -> None:
+    """Show what a start would write into its log."""
+    if event.get("log_level", LogLevel.info) >= LogLevel.warn:
+        print(f"derper: {formatEvent(event)}")
 
 
 def makeService(options: Options) -> Start:

@@ -133,6 +133,14 @@ class CheckConfigTests(TapTestCase):
         text = self.assert_exit(0, self.parse, *self.line("--socket", "/s"))
         self.assertIn("derper: --socket has no effect", text)
 
+    def test_warnings(self) -> None:
+        """What a start would warn of is told, too, and nothing that it would merely mention."""
+        limits = self.place / "limits"
+        limits.write_text('{"MaxClient": 5}')
+        text = self.assert_exit(0, self.parse, *self.line("--rate-config", str(limits)))
+        self.assertIn('there is no limit "MaxClient", it is ignored; did you mean', text)
+        self.assertNotIn("rate config applied", text)
+
     def test_bad_file(self) -> None:
         """A file that stops a start is found; flags are right here, the file is not."""
         keys = self.place / "keys"
