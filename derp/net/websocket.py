@@ -132,8 +132,13 @@ class WebSocketProtocol(Protocol):
     # -- out -------------------------------------------------------------------------------
 
     def send(self, data: bytes) -> None:
-        """Send a piece of the stream, in as many messages as it takes."""
-        if self._ending:
+        """
+        Send a piece of the stream, in as many messages as it takes.
+
+        Nothing goes to a client that has closed, which the relay may not know yet: what came with
+        the Close is delivered first, and answered perhaps.
+        """
+        if self._ending or self._frames.state is not ConnectionState.OPEN:
             return
         frames = [
             self._frames.send(BytesMessage(data=data[start : start + MAX_SENT]))

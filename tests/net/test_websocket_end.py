@@ -40,6 +40,22 @@ class EndTests(WebSocketTestCase):
         self.websocket.dataReceived(frames)
         self.assertEqual(self.session.received, b"abc")
 
+    def test_answer_to_last_bytes(self) -> None:
+        """The answer to them is for nobody any more, and disturbs nothing."""
+
+        def answers(data: bytes) -> None:
+            self.session.transport.write(b"answer")
+            heard.append(data)
+
+        heard: list[bytes] = []
+        self.session.dataReceived = answers
+        frames = bytes(self.client.send(BytesMessage(data=b"abc")))
+        frames += bytes(self.client.send(CloseConnection(1001)))
+        self.websocket.dataReceived(frames)
+        self.assertEqual(heard, [b"abc"])
+        self.assertEqual(self.the_close(), 1001)
+        self.assertIsNotNone(self.session.lost.check(ConnectionDone))
+
     def test_session_closes(self) -> None:
         """The relay's close is 1000; it hears of the end when the connection has ended."""
         self.session.transport.write(b"bye")
