@@ -9,6 +9,7 @@ second time, and what has recovered meanwhile is told.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,8 +108,19 @@ def make_alerts(
         secret=read_alert_secret(config.secret_file) if config.secret_file else b"",
     )
     webhook = Webhook(reactor, OutgoingHTTP(reactor, environ), target, wall_time)
-    state = Path(config.state_file) if config.state_file else None
+    state = _state_file(config.state_file) if config.state_file else None
     return Alerts(reactor, prober, webhook, rule, wall_time=wall_time, state_file=state)
+
+
+def _state_file(path: str) -> Path:
+    """See that the file could be written: the first alert is too late to find that out."""
+    directory = Path(path).absolute().parent
+    if not (directory.is_dir() and os.access(directory, os.W_OK | os.X_OK)):
+        raise ConfigError(
+            f"--alert-state-file: {quoted(str(directory))} is no directory that this user may "
+            "write to: make it, or name another place"
+        )
+    return Path(path)
 
 
 class Alerts(Service):

@@ -273,6 +273,8 @@ class MakeTests(SynchronousTestCase):
             ("--alert-successes", {"successes": 10**6}),
             ("--alert-repeat", {"repeat_s": 0.0}),
             ("--alert-secret-file", {"secret_file": "/nonexistent"}),
+            ("--alert-state-file", {"state_file": "/nonexistent/alerts.json"}),
+            ("--alert-state-file", {"state_file": "/dev/null/alerts.json"}),
         ):
             with self.assertRaisesRegex(ConfigError, f"^{flag}"):
                 self.made(**value)
