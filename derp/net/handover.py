@@ -44,6 +44,8 @@ ANSWER_S: Final = 5.0
 """How long a new process waits for the old one's sockets."""
 START_S: Final = 120.0
 """How long a new process may take from getting the sockets to being ready."""
+PAUSE_S: Final = 1.0
+"""How long nobody is accepted after that failed."""
 MAX_PEERS: Final = 8
 _MAX_SOCKETS: Final = 250
 """Descriptors in one message (Linux ``SCM_MAX_FD`` is 253)."""
@@ -88,6 +90,9 @@ class HandoverServer:
         self._path = path
         self._sock: socket.socket | None = None
         self._identity: tuple[int, int] | None = None
+        self._spare: int | None = None
+        """A descriptor to give up for a successor where there is no other left."""
+        self._pause: IDelayedCall | None = None
 
     def start(self) -> None:
         """
@@ -116,6 +121,7 @@ class HandoverServer:
                 os.unlink(own)
             raise _unusable(self._path, error) from error
         self._sock, self._identity = sock, (status.st_dev, status.st_ino)
+        self._keep_spare()
         self.reactor.addReader(self)
 
     def stop(self) -> None:
@@ -127,6 +133,20 @@ class HandoverServer:
             self.reactor.removeReader(self)
             self._sock.close()
             self._sock = None
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        self._give_spare_up()
+
+    def _keep_spare(self) -> None:
+        if self._spare is None:
+            with suppress(OSError):
+                self._spare = os.open(os.devnull, os.O_RDONLY)
+
+    def _give_spare_up(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            os.close(spare)
 
     def remove_path(self) -> None:
         """Remove the path unless a successor has taken it; may be called at any time."""
@@ -154,14 +174,35 @@ class HandoverServer:
         assert self._sock is not None
         try:
             sock, _ = self._sock.accept()
-        except OSError:
+        except (BlockingIOError, ConnectionAbortedError):
             return
+        except OSError as error:
+            if self._spare is not None:
+                self._give_spare_up()  # whoever waits there may be what helps: try again
+            else:
+                self._rest(error)
+            return
+        self._keep_spare()
         sock.setblocking(False)
         if len(self.peers) >= MAX_PEERS or not _is_trusted(sock):
             log.warn("--handover-socket: somebody else's process was refused")
             sock.close()
             return
         self.peers.add(_Successor(self, sock))
+
+    def _rest(self, error: OSError) -> None:
+        """What waits cannot be accepted now; it would wake us again and again."""
+        log.error(
+            "--handover-socket: a new process cannot be accepted: {reason}",
+            reason=(error.strerror or str(error)).lower(),
+        )
+        self.reactor.removeReader(self)
+        self._pause = self.reactor.callLater(PAUSE_S, self._go_on)
+
+    def _go_on(self) -> None:
+        self._pause = None
+        self._keep_spare()
+        self.reactor.addReader(self)
 
 
 @implementer(IReadDescriptor)

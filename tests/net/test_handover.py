@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import socket
@@ -24,6 +25,23 @@ from tests.integration.waiting import in_time, until
 from tests.net.unhurried import Unhurried
 
 reactor: Any = global_reactor
+
+
+class Crowded:
+    """A listening socket of a process that has no descriptor left, so many times."""
+
+    def __init__(self, sock: socket.socket, failures: int) -> None:
+        self.failures = failures
+        self._sock = sock
+
+    def accept(self) -> Any:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return self._sock.accept()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
 
 
 class HandoverCase(TestCase):
@@ -126,6 +144,35 @@ class HandoverTests(HandoverCase):
         self.assertEqual(self.gone, [])
         (await self.new()).go()
         await until(reactor, lambda: self.gone, "the word to go")
+
+    async def test_no_descriptor_left(self) -> None:
+        """One is kept for a successor; where even that is gone, nobody is accepted for a while."""
+        self.patch(handover, "PAUSE_S", 0.01)
+        for failures in (1, 3):
+            server = self.old()
+            assert server._sock is not None
+            crowded = Crowded(server._sock, failures)
+            server._sock = crowded
+            with capturedLogs() as events:
+                (await self.new()).go()
+                await until(reactor, lambda: self.gone, "the word to go")
+            self.gone.clear()
+            self.assertEqual(crowded.failures, 0)
+            rests = [event for event in events if "too many" in str(formatEvent(event))]
+            self.assertEqual(len(rests), failures // 2)
+            self.assertIsNotNone(server._spare)
+            server.stop()
+
+    async def test_stopped_without_a_descriptor(self) -> None:
+        """A process that ends meanwhile leaves nothing behind."""
+        server = self.old()
+        assert server._sock is not None
+        server._sock = Crowded(server._sock, 9)
+        waiting = self.connect()
+        await until(reactor, lambda: server._pause is not None, "the rest")
+        server.stop()
+        self.assertEqual((server._pause, server._spare), (None, None))
+        await self.until_closed(waiting)
 
     async def test_old_one_deaf(self) -> None:
         """A new process that took too long says that there may be two of them now, and which."""
