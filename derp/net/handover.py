@@ -6,12 +6,14 @@ Over a unix socket that only the same user (or root) may use::
     new process                        old process
     "sockets\\n"                    →
                                     ←  JSON list of keys, "\\n"; with it the descriptors
-    (it adopts them, becomes ready)
+    (it adopts them, becomes ready,
+    listens on that path itself)
     "go\\n"                         →
-    (it listens on that path itself)   drains, and exits
+                                       (it drains, and exits)
 
-Until it is told to go the old process serves as before: a new one that fails changes nothing.
-What nobody takes off waits in the sockets' queues, which both processes share.
+The new process's side is :mod:`derp.net.predecessor`. Until it is told to go the old process
+serves as before: a new one that fails changes nothing. What nobody takes off waits in the
+sockets' queues, which both processes share.
 """
 
 from __future__ import annotations
@@ -32,7 +34,6 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from derp.errors import ConfigError
-from derp.net.inherited_sockets import InheritedSocket
 from derp.quoting import quoted
 
 if TYPE_CHECKING:
@@ -40,30 +41,27 @@ if TYPE_CHECKING:
 
 log = Logger(namespace="derp")
 
-ANSWER_S: Final = 5.0
-"""How long a new process waits for the old one's sockets."""
 START_S: Final = 120.0
 """How long a new process may take from getting the sockets to being ready."""
 PAUSE_S: Final = 1.0
 """How long nobody is accepted after that failed."""
 MAX_PEERS: Final = 8
-_MAX_SOCKETS: Final = 250
+MAX_SOCKETS: Final = 250
 """Descriptors in one message (Linux ``SCM_MAX_FD`` is 253)."""
-_MAX_ANSWER: Final = 64 << 10
 _CREDENTIALS: Final = struct.Struct("3i")
 """``struct ucred``: pid, uid, gid."""
 
 
-def _credentials(sock: socket.socket) -> tuple[int, int]:
+def credentials(sock: socket.socket) -> tuple[int, int]:
     """Process and user of the other end."""
     raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, _ = _CREDENTIALS.unpack(raw)
     return pid, uid
 
 
-def _is_trusted(sock: socket.socket, *others: int) -> bool:
+def is_trusted(sock: socket.socket, *others: int) -> bool:
     """Whether the other end runs as this user, as root, or as one of others."""
-    return _credentials(sock)[1] in (0, os.geteuid(), *others)
+    return credentials(sock)[1] in (0, os.geteuid(), *others)
 
 
 @implementer(IReadDescriptor)
@@ -119,7 +117,7 @@ class HandoverServer:
             sock.close()
             with suppress(OSError):
                 os.unlink(own)
-            raise _unusable(self._path, error) from error
+            raise unusable(self._path, error) from error
         self._sock, self._identity = sock, (status.st_dev, status.st_ino)
         self._keep_spare()
         self.reactor.addReader(self)
@@ -184,7 +182,7 @@ class HandoverServer:
             return
         self._keep_spare()
         sock.setblocking(False)
-        if len(self.peers) >= MAX_PEERS or not _is_trusted(sock):
+        if len(self.peers) >= MAX_PEERS or not is_trusted(sock):
             log.warn("--handover-socket: somebody else's process was refused")
             sock.close()
             return
@@ -267,7 +265,7 @@ class _Successor:
             )
 
     def _hand_over(self) -> None:
-        offered = dict(list(self._server.offer().items())[:_MAX_SOCKETS])
+        offered = dict(list(self._server.offer().items())[:MAX_SOCKETS])
         answer = json.dumps(list(offered)).encode("ascii") + b"\n"
         descriptors = array.array("i", [sock.fileno() for sock in offered.values()])
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)] if descriptors else []
@@ -282,100 +280,6 @@ class _Successor:
         log.info("--handover-socket: {count} sockets handed to a new process", count=len(offered))
 
 
-class Predecessor:
-    """
-    The new process's side: an old one that is still there.
-
-    :ivar sockets: what it handed over.
-    """
-
-    def __init__(self, sock: socket.socket, sockets: list[InheritedSocket]) -> None:
-        self.sockets = sockets
-        self._sock = sock
-
-    def go(self) -> None:
-        """We are ready: let it go."""
-        pid, _ = _credentials(self._sock)
-        try:
-            with self._sock:
-                self._sock.sendall(b"go\n")
-        except OSError as error:
-            log.error(
-                "--handover-socket: the old process ({pid}) cannot be told to go ({reason}): it may"
-                " serve the same ports still. If it is there, end it",
-                pid=pid,
-                reason=(error.strerror or str(error)).lower(),
-            )
-
-    def forget(self) -> None:
-        """We shall not be ready: let it go on."""
-        self._sock.close()
-
-
-def find_predecessor(path: str) -> Predecessor | None:
-    """
-    Ask for the sockets of whoever listens on the path; wait for them.
-
-    :return: nothing if nobody does, or if what does gives none: the ports are then opened as
-        usual, which fails with a sentence if they are taken.
-    :raises ConfigError: if the path cannot be used, or is somebody else's.
-    """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.settimeout(ANSWER_S)
-    try:
-        check_path(path)
-        sock.connect(path)
-        # A relay that gave up root's privileges (twistd -u) listens in a directory of its user.
-        owner = os.stat(os.path.dirname(path) or ".").st_uid
-        if not _is_trusted(sock, owner):
-            raise OSError(errno.EPERM, "another user listens there")
-    except (FileNotFoundError, ConnectionRefusedError):
-        sock.close()
-        return None
-    except OSError as error:
-        sock.close()
-        raise _unusable(path, error) from error
-    try:
-        sock.sendall(b"sockets\n")
-        return Predecessor(sock, _receive(sock))
-    except (OSError, ValueError, RecursionError) as error:
-        sock.close()
-        log.warn(
-            "--handover-socket {path}: the process there hands nothing over ({reason}): opening"
-            " the ports without it",
-            path=quoted(path),
-            reason=str(error) or type(error).__name__,
-        )
-        return None
-
-
-def _receive(sock: socket.socket) -> list[InheritedSocket]:
-    """
-    Take the answer.
-
-    :raises ValueError: if it makes no sense; what came with it is closed.
-    """
-    answer = b""
-    sockets: list[socket.socket] = []
-    try:
-        while not answer.endswith(b"\n"):
-            data, descriptors, _, _ = socket.recv_fds(sock, 4096, _MAX_SOCKETS)
-            sockets += [socket.socket(fileno=descriptor) for descriptor in descriptors]
-            for each in sockets:
-                each.set_inheritable(False)
-            answer += data
-            if not data or len(answer) > _MAX_ANSWER:
-                raise ValueError("it hung up" if not data else "its answer is too long")
-        keys = json.loads(answer)
-        if not isinstance(keys, list) or len(keys) != len(sockets):
-            raise ValueError("its answer makes no sense")
-    except BaseException:
-        for each in sockets:
-            each.close()
-        raise
-    return [InheritedSocket(str(key), each) for key, each in zip(keys, sockets, strict=True)]
-
-
 def check_path(path: str) -> None:
     """
     Refuse to replace what is no socket.
@@ -387,7 +291,8 @@ def check_path(path: str) -> None:
             raise OSError(errno.EEXIST, "there is something that is no socket")
 
 
-def _unusable(path: str, error: OSError) -> ConfigError:
+def unusable(path: str, error: OSError) -> ConfigError:
+    """Word why the path cannot be used."""
     reason = (error.strerror or str(error)).lower()
     return ConfigError(
         f"--handover-socket: cannot use {quoted(path)}: {reason}; name a path of at most 90 bytes "

@@ -20,8 +20,9 @@ from derp.config import PlaceKind
 from derp.core.lifecycle import Event, Lifecycle
 from derp.errors import ConfigError
 from derp.net.drain import Drain
-from derp.net.handover import HandoverServer, Predecessor, find_predecessor
+from derp.net.handover import HandoverServer
 from derp.net.inherited_sockets import adopt, adopt_handed, systemd_sockets
+from derp.net.predecessor import Predecessor, find_predecessor
 
 if TYPE_CHECKING:
     from derp.config import Config

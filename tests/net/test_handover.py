@@ -1,4 +1,4 @@
-"""Tests of :mod:`derp.net.handover`: both sides, on real unix sockets."""
+"""Tests of :mod:`derp.net.handover` and :mod:`derp.net.predecessor`, on real unix sockets."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
 from derp.errors import ConfigError
-from derp.net import handover
-from derp.net.handover import MAX_PEERS, HandoverServer, Predecessor, find_predecessor
+from derp.net import handover, predecessor
+from derp.net.handover import MAX_PEERS, HandoverServer
+from derp.net.predecessor import Predecessor, find_predecessor
 from tests.integration.waiting import in_time, until
 from tests.net.unhurried import Unhurried
 
@@ -229,7 +230,8 @@ class StrangerTests(HandoverCase):
     async def test_other_user(self) -> None:
         """Another user's process is refused on either side."""
         self.old()
-        self.patch(handover, "_is_trusted", lambda sock, *others: False)
+        for side in (handover, predecessor):
+            self.patch(side, "is_trusted", lambda sock, *others: False)
         stranger = self.connect()
         await self.until_closed(stranger)
         with self.assertRaisesRegex(ConfigError, "another user"):
@@ -240,12 +242,12 @@ class StrangerTests(HandoverCase):
         left, right = socket.socketpair()
         self.addCleanup(left.close)
         self.addCleanup(right.close)
-        self.assertTrue(handover._is_trusted(left))
+        self.assertTrue(handover.is_trusted(left))
         for uid, is_trusted in ((0, True), (os.geteuid(), True), (4711, False)):
             raw = handover._CREDENTIALS.pack(1, uid, 1)
             peer = SimpleNamespace(getsockopt=lambda *_, raw=raw: raw)
-            self.assertEqual(handover._is_trusted(peer), is_trusted, uid)
-            self.assertTrue(handover._is_trusted(peer, 4711, uid))
+            self.assertEqual(handover.is_trusted(peer), is_trusted, uid)
+            self.assertTrue(handover.is_trusted(peer, 4711, uid))
 
     async def test_nonsense(self) -> None:
         """Words that are none end the connection; nobody gets a socket or makes us go."""
@@ -313,7 +315,7 @@ class StrangerTests(HandoverCase):
 
     async def test_silence(self) -> None:
         """One that does not answer is not waited for."""
-        self.patch(handover, "ANSWER_S", 0.1)
+        self.patch(predecessor, "ANSWER_S", 0.1)
         with socket.socket(socket.AF_UNIX) as silent:
             silent.bind(self.path)
             silent.listen()

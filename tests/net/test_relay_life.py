@@ -15,8 +15,8 @@ from derp.core.lifecycle import Phase, Unfit
 from derp.core.stun_stats import STUNStats
 from derp.errors import ConfigError
 from derp.net import relay_life
-from derp.net.handover import Predecessor
 from derp.net.inherited_sockets import InheritedSocket
+from derp.net.predecessor import Predecessor
 from derp.net.relay_life import RelayLife
 from derp.services import RelayService
 from derp.wire.messages import Health, Restarting
