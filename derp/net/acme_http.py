@@ -26,6 +26,7 @@ from twisted.web.iweb import IAgent, IResponse
 
 from derp import __version__
 from derp.net.acme_problem import ACMEError, printable, problem_of
+from derp.net.bounded_http import cancellable
 from derp.wire.jose import AccountKey, encode_json
 
 REQUEST_S: Final = 30.0
@@ -157,9 +158,10 @@ class SignedRequests:
     ) -> Answer:
         content = bytearray()
         try:
-            response: IResponse = await self._http.request(
+            requesting: Deferred[Any] = self._http.request(
                 method, url, headers=headers, data=body, allow_redirects=method != "POST"
             )
+            response: IResponse = await cancellable(requesting)
             # What is too long is read on and forgotten until the deadline.
             await collect(
                 response, lambda data: content.extend(data[: MAX_ANSWER_LEN - len(content)])

@@ -10,7 +10,7 @@ import os
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
@@ -32,6 +32,7 @@ IDLE_S: Final = 90
 """How long an unused connection is kept (Go ``http.DefaultTransport``)."""
 AGENT: Final = "Go-http-client/1.1"
 
+_Result = TypeVar("_Result")
 _MAX_REASON: Final = 200
 _PACKED: Final = b"Still-Packed"
 _GZIP: Final = 31
@@ -127,6 +128,29 @@ class _StillPacked:
         return response
 
 
+def cancellable(exchange: Deferred[_Result]) -> Deferred[_Result]:
+    """
+    Make what ends in ``CancelledError`` when it is cancelled, as it should.
+
+    An exchange of Twisted's client does not: if a name is being looked up then, it says that there
+    is no such name.
+    """
+    given_up = False
+
+    def cancel(_: object) -> None:
+        nonlocal given_up
+        given_up = True
+        exchange.cancel()
+
+    def ended(result: Any) -> None:
+        cancelled = given_up and isinstance(result, Failure)
+        done.callback(Failure(CancelledError()) if cancelled else result)
+
+    done: Deferred[_Result] = Deferred(cancel)
+    exchange.addBoth(ended)
+    return done
+
+
 async def send(
     reactor: Any,
     agent: IAgent,
@@ -142,7 +166,7 @@ async def send(
     """
     client = HTTPClient(_StillPacked(agent))  # a new one each time: it would keep cookies
     try:
-        response = await client.request(
+        requesting = client.request(
             method,
             url,
             headers=Headers({"User-Agent": [AGENT], **{k: [v] for k, v in headers.items()}}),
@@ -151,6 +175,7 @@ async def send(
             unbuffered=True,
             reactor=reactor,
         )
+        response = await cancellable(requesting)
     except Exception as error:  # Twisted has no common root for these
         reason = _root(error)
         if isinstance(reason, CancelledError):

@@ -6,6 +6,7 @@ from typing import Any
 
 from cryptography import x509
 from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.error import DNSLookupError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -98,6 +99,13 @@ class RequestTests(ACMECase):
     def test_silence(self) -> None:
         """An authority that hangs costs one deadline."""
         self.ca.faults["/dir"] = [None]
+        error = self.error_of(self.client.register(), seconds=REQUEST_S)
+        self.assertEqual(str(error), f"no answer from {BASE}/dir within 30 s")
+
+    def test_hanging_resolver(self) -> None:
+        """So does a DNS server that hangs; Twisted says of it that there is no such name."""
+        looking_up: Deferred[Any] = Deferred(lambda it: it.errback(DNSLookupError("no such name")))
+        self.patch(self.ca, "request", lambda *request, **options: looking_up)
         error = self.error_of(self.client.register(), seconds=REQUEST_S)
         self.assertEqual(str(error), f"no answer from {BASE}/dir within 30 s")
 

@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.interfaces import IHostnameResolver
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import implementer
 
 from derp.core.admission import Answer, Question, Verdict
 from derp.errors import ProtocolError
@@ -26,6 +28,20 @@ from tests.net.unhurried import Unhurried
 WHO = Question(bytes([7]) * 32, "192.0.2.1")
 ALLOWED, DENIED = Verdict.ALLOWED, Verdict.DENIED
 FAULT, UNREACHABLE = Verdict.FAULT, Verdict.UNREACHABLE
+
+
+@implementer(IHostnameResolver)
+class Names:
+    """A resolver that says that there is no such name, or nothing."""
+
+    def __init__(self, known: bool = True) -> None:
+        self._known = known
+
+    def resolveHostName(self, receiver: Any, name: str, *how: Any, **options: Any) -> Any:
+        """See ``IHostnameResolver``."""
+        receiver.resolutionBegan(None)
+        if not self._known:
+            receiver.resolutionComplete()
 
 
 class URLTestCase(TestCase):
@@ -208,6 +224,29 @@ class RedirectTests(URLTestCase):
         self.assertIs(answer.verdict, DENIED)
         await server.stop()
         self.assertNotIn("cret", (await self.ask(url)).reason)
+
+
+class NameTests(URLTestCase):
+    """The name of the verifier, in the DNS."""
+
+    async def ask_with(self, resolver: Any) -> str:
+        """Ask a verifier of a name; give why that fails."""
+        from twisted.internet import reactor
+
+        self.patch(admission_url, "TIMEOUT_S", 0.1)
+        source = AdmissionURL(Unhurried(reactor, resolver), "http://verify.test/", {})
+        self.addCleanup(source.close)
+        answer = await source.ask(WHO)
+        self.assertIs(answer.verdict, UNREACHABLE)
+        return answer.reason
+
+    async def test_unknown(self) -> None:
+        """One that is not there."""
+        self.assertIn("DNS lookup failed", await self.ask_with(Names(known=False)))
+
+    async def test_no_answer(self) -> None:
+        """A DNS server that hangs is told from that."""
+        self.assertIn("no answer within 0.1 s", await self.ask_with(Names()))
 
 
 class ProxyTests(URLTestCase):
