@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import socket
+from collections.abc import Sequence
 from typing import Final
 
 from twisted.logger import Logger
@@ -22,6 +23,8 @@ log = Logger(namespace="derp")
 
 ANSWER_S: Final = 5.0
 """How long a new process waits for the old one's sockets."""
+RIVAL_S: Final = 1.0
+"""The same for a connection to somebody who was quicker; it is there at once."""
 _MAX_ANSWER: Final = 64 << 10
 
 
@@ -30,10 +33,17 @@ class Predecessor:
     An old process that is still there.
 
     :ivar sockets: what it handed over.
+    :ivar place: tells its unix socket from that of another one at the same path.
     """
 
-    def __init__(self, sock: socket.socket, sockets: list[InheritedSocket]) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        sockets: Sequence[InheritedSocket] = (),
+        place: tuple[int, int] | None = None,
+    ) -> None:
         self.sockets = sockets
+        self.place = place
         self._sock = sock
 
     def go(self) -> None:
@@ -65,6 +75,7 @@ def find_predecessor(path: str) -> Predecessor | None:
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(ANSWER_S)
+    place = _place(path)
     try:
         check_path(path)
         sock.connect(path)
@@ -80,7 +91,7 @@ def find_predecessor(path: str) -> Predecessor | None:
         raise unusable(path, error) from error
     try:
         sock.sendall(b"sockets\n")
-        return Predecessor(sock, _receive(sock))
+        return Predecessor(sock, _receive(sock), place)
     except (OSError, ValueError, RecursionError) as error:
         sock.close()
         log.warn(
@@ -90,6 +101,34 @@ def find_predecessor(path: str) -> Predecessor | None:
             reason=str(error) or type(error).__name__,
         )
         return None
+
+
+def find_rival(path: str, predecessor: Predecessor) -> Predecessor | None:
+    """
+    Find out who took our predecessor's place while we started, if anybody.
+
+    It has the same ports, and nobody else would ever tell it to go.
+    """
+    if _place(path) in (None, predecessor.place):
+        return None
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(RIVAL_S)
+    try:
+        sock.connect(path)
+        if is_trusted(sock):
+            return Predecessor(sock)
+    except OSError:
+        pass  # it has gone by itself
+    sock.close()
+    return None
+
+
+def _place(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _receive(sock: socket.socket) -> list[InheritedSocket]:

@@ -22,7 +22,7 @@ from derp.errors import ConfigError
 from derp.net.drain import Drain
 from derp.net.handover import HandoverServer
 from derp.net.inherited_sockets import adopt, adopt_handed, systemd_sockets
-from derp.net.predecessor import Predecessor, find_predecessor
+from derp.net.predecessor import Predecessor, find_predecessor, find_rival
 
 if TYPE_CHECKING:
     from derp.config import Config
@@ -107,10 +107,15 @@ class RelayLife:
         if self._handover is None or not self.state.is_serving:
             return  # we are on our way out already: who was there before us stays
         predecessor, self._predecessor = self._predecessor, None
+        rival = None
+        if predecessor is not None:
+            rival = find_rival(self._config.handover_socket, predecessor)
         try:
             self._handover.start()
         except ConfigError as error:
             log.error("{error}", error=error)
+        if rival is not None:
+            rival.go()
         if predecessor is not None:
             predecessor.go()
             for listener in self._listeners:

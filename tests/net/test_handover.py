@@ -21,7 +21,7 @@ from twisted.trial.unittest import TestCase
 from derp.errors import ConfigError
 from derp.net import handover, predecessor
 from derp.net.handover import MAX_PEERS, HandoverServer
-from derp.net.predecessor import Predecessor, find_predecessor
+from derp.net.predecessor import Predecessor, find_predecessor, find_rival
 from tests.integration.waiting import in_time, until
 from tests.net.unhurried import Unhurried
 
@@ -145,6 +145,23 @@ class HandoverTests(HandoverCase):
         self.assertEqual(self.gone, [])
         (await self.new()).go()
         await until(reactor, lambda: self.gone, "the word to go")
+
+    async def test_rival(self) -> None:
+        """Of two new processes that start at once the second tells the first to go as well."""
+        self.old()
+        first, second = await self.new(), await self.new()
+        self.assertIsNone(find_rival(self.path, first))
+        quicker = self.old("first")
+        rival = await deferToThread(find_rival, self.path, second)
+        assert rival is not None
+        rival.go()
+        await until(reactor, lambda: self.gone, "the word to go")
+        self.assertEqual(self.gone, ["first"])
+        quicker.stop()
+        self.assertIsNone(find_rival(self.path, second))
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(self.path)
+        self.assertIsNone(find_rival(self.path, second))
 
     async def test_no_descriptor_left(self) -> None:
         """One is kept for a successor; where even that is gone, nobody is accepted for a while."""

@@ -223,7 +223,11 @@ class RelayLifeTests(RelayTestCase):
             new.startService()
             self.knock(path)
             if running:
+                quicker, word = socket.socketpair()
+                self.addCleanup(word.close)
+                self.patch(relay_life, "find_rival", lambda path, found: Predecessor(quicker))  # noqa: B023
                 RelayLife._take_over(new.life)
+                self.assertEqual(word.recv(9), b"go\n")
                 old.life._replaced()
             await new.life.drain()
             RelayLife._take_over(new.life)
