@@ -209,9 +209,17 @@ class Chromium:
         await self._devtools("Emulation.setScriptExecutionDisabled", {"value": not allowed})
 
     async def complaints(self) -> list[str]:
-        """What the console was told since the last call: errors, violated policies."""
+        """
+        What the console was told since the last call: errors, violated policies.
+
+        Not by the browser's own pages, with which it begins: those find fault with a slow machine.
+        """
         entries = await self._in_session("POST", "/se/log", {"type": "browser"})
-        return [f"{each['level']}: {each['message']}" for each in entries]
+        return [
+            f"{each['level']}: {each['message']}"
+            for each in entries
+            if not each["message"].startswith("chrome://")
+        ]
 
     async def screenshot(self, path: Path, *, whole: bool = True) -> None:
         """Save what is seen, or the whole page, as PNG."""
