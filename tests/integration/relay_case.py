@@ -18,7 +18,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
 
 from derp.config import CertMode, Config
-from derp.net import relay_connector
+from derp.net import relay_connector, relay_dialer
 from derp.net.relay_client import RelayClient
 from derp.net.relay_connector import connect
 from derp.services import RelayService, build
@@ -152,6 +152,7 @@ class RelayTestCase(TestCase):
             scheme, name = ("https" if tls else "http"), f"[{host}]" if ":" in host else host
             target = f"{scheme}://{name}:{port}/derp"
         self.patch(relay_connector, "NODE_TIMEOUT", PATIENCE_S)
+        self.patch(relay_dialer, "CONNECT_TIMEOUT", PATIENCE_S)
         client = await connect(reactor, target, on_message=heard, **options)
         self.addCleanup(client.close)
         await in_time(reactor, client.when_logged_in(), "a login")

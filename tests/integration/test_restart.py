@@ -19,6 +19,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import LoopingCall, deferLater
 
+from derp.net import relay_dialer
 from derp.net.drain import HARD_LIMIT_S
 from derp.net.relay_connector import connect
 from derp.wire.handshake import ServerInfo
@@ -35,6 +36,8 @@ KNOCK_EVERY_S = 0.02
 DRAIN_S = 10.0
 """Far more than it takes: what is left when it is over is cut."""
 IN_ORDER = Ending(0, None)
+SYSTEMDS_BACKLOG = 4096
+"""Who knocks while no process accepts has to wait here: what is more is not answered at all."""
 
 
 class Knocker:
@@ -45,7 +48,7 @@ class Knocker:
         self.refused: list[str] = []
         self.asked = 0
         self.answered = 0
-        self._endpoint = TCP4ClientEndpoint(reactor, HOST, port)
+        self._endpoint = TCP4ClientEndpoint(reactor, HOST, port, timeout=PATIENCE_S)
         self._loop = LoopingCall(self._knock)
         self._under_way: set[Deferred[None]] = set()
         self._udp = socket.socket(type=socket.SOCK_DGRAM)
@@ -145,6 +148,7 @@ class RestartTests(RelayTestCase):
 
     async def restart(self, old: RelayChild, start_new: Any) -> RelayChild:
         """Fill the old relay, have a new one take its place, and see everybody move."""
+        self.patch(relay_dialer, "CONNECT_TIMEOUT", PATIENCE_S)
         time = self.steady_time()
         clients = [Returning(old.port(), time) for _ in range(CLIENTS)]
         await gatherResults(Deferred.fromCoroutine(each.come()) for each in clients)
@@ -240,7 +244,7 @@ class RestartTests(RelayTestCase):
 
     async def test_socket_activation(self) -> None:
         """Both get the same sockets from whoever started them, as systemd does it."""
-        tcp = socket.create_server((HOST, 0))
+        tcp = socket.create_server((HOST, 0), backlog=SYSTEMDS_BACKLOG)
         udp = socket.socket(type=socket.SOCK_DGRAM)
         udp.bind((HOST, 0))
         self.addCleanup(tcp.close)
