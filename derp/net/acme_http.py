@@ -26,7 +26,7 @@ from twisted.web.iweb import IAgent, IResponse
 
 from derp import __version__
 from derp.net.acme_problem import ACMEError, printable, problem_of
-from derp.net.bounded_http import cancellable
+from derp.net.bounded_http import cancellable, explain
 from derp.wire.jose import AccountKey, encode_json
 
 REQUEST_S: Final = 30.0
@@ -149,7 +149,7 @@ class SignedRequests:
         except TimeoutError:
             raise ACMEError(f"no answer from {url} within {REQUEST_S:g} s") from None
         except _UNREACHABLE as error:
-            raise ACMEError(f"cannot reach {url}: {_reason(error)}") from None
+            raise ACMEError(f"cannot reach {url}: {explain(error)}") from None
         except ValueError as error:
             raise ACMEError(f"cannot ask {printable(url)}: {error}") from None
 
@@ -188,11 +188,3 @@ class SignedRequests:
         error = problem_of(answer.status, content_type, answer.body, answer.url)
         error.retry_after = answer.retry_after
         raise error
-
-
-def _reason(error: BaseException) -> str:
-    """Find the words in an error of the HTTP client, which may be a list of failures."""
-    reasons = getattr(error, "reasons", None)
-    if reasons:
-        return "; ".join(_reason(each.value) for each in reasons)
-    return printable(str(error)) or type(error).__name__

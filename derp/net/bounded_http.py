@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from OpenSSL import SSL
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectError
@@ -32,6 +33,10 @@ IDLE_S: Final = 90
 """How long an unused connection is kept (Go ``http.DefaultTransport``)."""
 AGENT: Final = "Go-http-client/1.1"
 
+_VERIFY_HINT: Final = (
+    " (its issuer is not trusted here, its dates or names do not fit, or this machine's clock is "
+    "wrong)"
+)
 _Result = TypeVar("_Result")
 _MAX_REASON: Final = 200
 _PACKED: Final = b"Still-Packed"
@@ -281,7 +286,19 @@ def explain(error: BaseException | None) -> str:
     root = _root(error) if error is not None else None
     if isinstance(root, ConnectError) and root.osError:
         return os.strerror(root.osError)  # Twisted would say the same twice
+    if isinstance(root, SSL.Error):
+        return _explain_tls(root)
     return shortened(str(root) or type(root).__name__)
+
+
+def _explain_tls(error: SSL.Error) -> str:
+    """OpenSSL's words, which come as a list of (library, function, reason)."""
+    details = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    reasons = "; ".join(dict.fromkeys(str(detail[2]) for detail in details))
+    hint = _VERIFY_HINT if "verify failed" in reasons else ""
+    return (
+        shortened(f"TLS handshake failed: {reasons or str(error) or type(error).__name__}") + hint
+    )
 
 
 def shortened(text: str) -> str:

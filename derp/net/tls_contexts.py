@@ -8,8 +8,8 @@ matters:
 
 * **The client's cipher order counts.** The standard library insists on its own, which puts
   AES-256-GCM first and makes phones without AES instructions use AES.
-* **No session tickets** unless asked for: DERP clients never resume, and a ticket costs 7 to
-  15 % of a login.
+* **No session tickets** in TLS 1.3 unless asked for: DERP clients never resume, and a ticket
+  costs 7 to 15 % of a login.
 * **No renegotiation** in TLS 1.2; Go has none either.
 * The key exchange groups are OpenSSL's own; naming one would leave that one alone.
 """

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from cryptography import x509
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from OpenSSL import SSL
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import DNSLookupError
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.client import ResponseNeverReceived
 
 from derp.net.acme_client import ACMEClient, Profile, RenewalWindow, certificate_id
 from derp.net.acme_http import MAX_BAD_NONCES, REQUEST_S, SignedRequests, parse_retry_after
@@ -108,6 +111,18 @@ class RequestTests(ACMECase):
         self.patch(self.ca, "request", lambda *request, **options: looking_up)
         error = self.error_of(self.client.register(), seconds=REQUEST_S)
         self.assertEqual(str(error), f"no answer from {BASE}/dir within 30 s")
+
+    def test_untrusted(self) -> None:
+        """Why an authority's own certificate is not taken is said in words, with what to look at."""
+        refused = SSL.Error([("SSL routines", "", "certificate verify failed")])
+        never = ResponseNeverReceived([Failure(refused)])
+        self.patch(self.ca, "request", lambda *_, **__: fail(never))
+        error = self.error_of(self.client.register())
+        self.assertEqual(
+            str(error),
+            f"cannot reach {BASE}/dir: TLS handshake failed: certificate verify failed (its issuer "
+            "is not trusted here, its dates or names do not fit, or this machine's clock is wrong)",
+        )
 
     def test_rate_limit(self) -> None:
         """Retry-After goes along, in seconds or as a date."""
