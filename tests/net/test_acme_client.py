@@ -113,7 +113,7 @@ class RequestTests(ACMECase):
         self.assertEqual(str(error), f"no answer from {BASE}/dir within 30 s")
 
     def test_untrusted(self) -> None:
-        """Why an authority's own certificate is not taken is said in words, with what to look at."""
+        """Why an authority's own certificate is not taken is said, and what to look at."""
         refused = SSL.Error([("SSL routines", "", "certificate verify failed")])
         never = ResponseNeverReceived([Failure(refused)])
         self.patch(self.ca, "request", lambda *_, **__: fail(never))
