@@ -64,7 +64,7 @@ class FakeProcesses(Clock):
 class DNS01HookTests(TestCase):
     """Real children."""
 
-    timeout = 30
+    timeout = 60
 
     def hook(self, script: str, **environ: str) -> DNS01Hook:
         """A hook that runs a script of Python."""

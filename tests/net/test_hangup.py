@@ -51,5 +51,5 @@ class ThreadTests(SynchronousTestCase):
 
         thread = threading.Thread(target=run)
         thread.start()
-        thread.join(10)
+        thread.join(60)
         self.assertEqual((errors, signal.getsignal(signal.SIGHUP)), ([], before))

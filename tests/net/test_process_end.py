@@ -166,5 +166,5 @@ class ProcessEndTests(SynchronousTestCase):
         before = signal.getsignal(signal.SIGTERM)
         thread = threading.Thread(target=self.end.install)
         thread.start()
-        thread.join(10)
+        thread.join(60)
         self.assertIs(signal.getsignal(signal.SIGTERM), before)
