@@ -50,6 +50,13 @@ class UnhurriedTests(TestCase):
         waiting.callback(None)
         await waiting
 
+    def test_step(self) -> None:
+        """How much that is may be chosen."""
+        clock = Unhurried(reactor, step_s=0.1)
+        before = clock.seconds()
+        time.sleep(0.15)
+        self.assertAlmostEqual(clock.seconds() - before, 0.1)
+
     async def test_ends(self) -> None:
         """A deadline comes, and what was called off leaves nothing behind."""
         self.clock.callLater(600, self.fail).cancel()
