@@ -152,6 +152,8 @@ class BoundedChannel(http.HTTPChannel):
 
         :param detail: what was wrong, for a status whose own name does not say it.
         """
+        if self._closing:
+            return  # said already, in the piece of a body that is still being read
         reason = _REASONS.get(status, HTTPStatus(status).phrase)
         line = f"{int(status)} {reason}" + (f": {detail}" if detail else "")
         head = (

@@ -126,6 +126,14 @@ class BoundedChannelTests(SynchronousTestCase):
         self.assertTrue(written.startswith(b"HTTP/1.1 413 "))
         self.assertEqual(visit.send(b"0\r\n\r\n" + get("/")), b"")
 
+    def test_chunks_behind_the_limit(self) -> None:
+        """What comes in the same read behind the chunk that was too much is not answered again."""
+        visit = self.visit()
+        visit.send(get("/", "Transfer-Encoding: chunked", method="POST"))
+        written = visit.send((b"400\r\n" + b"x" * 1024 + b"\r\n") * (MAX_BODY // 1024 + 50))
+        self.assertEqual(written.count(b"HTTP/1.1 413 "), 1)
+        self.assertTrue(visit.closing)
+
     def test_body_is_not_kept(self) -> None:
         """No path wants a body, so none takes memory or a file."""
         visit = self.visit()
