@@ -193,9 +193,10 @@ class MeshLink:
 
     def _connect(self) -> None:
         self.state = LinkState.CONNECTING
-        self._connecting = self._connector.connect(self._hear)
-        self._connecting.addCallbacks(self._connected, self._not_connected)
-        self._connecting.addErrback(self._surprised)
+        # It may have failed already, and is forgotten then before it is looked at again.
+        self._connecting = connecting = self._connector.connect(self._hear)
+        connecting.addCallbacks(self._connected, self._not_connected)
+        connecting.addErrback(self._surprised)
 
     def _connected(self, client: RelayClient) -> None:
         self._connecting = None

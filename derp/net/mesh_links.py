@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
@@ -21,9 +21,12 @@ from derp.net.link_state import LinkState
 from derp.net.mesh_link import Connector, MeshLink
 from derp.net.relay_connector import RelayConnector
 from derp.net.relay_dialer import RelayAddress
+from derp.net.relay_errors import ConnectFailed
 from derp.net.server_check import ServerCheck
 
 if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
     from derp.config import MeshPeer
     from derp.core.client_session import ClientEvent
     from derp.core.relay import Relay
@@ -125,7 +128,17 @@ def check_ca_file(path: str) -> None:
     try:
         ServerCheck("localhost", ca_file=path)
     except ConfigError as error:
-        raise ConfigError(f"--mesh-ca-file: {error}: name a PEM file of CA certificates") from None
+        raise ConfigError(_unusable(str(error))) from None
+
+
+def _unusable(problem: str) -> str:
+    return f"--mesh-ca-file: {problem}: name a PEM file of CA certificates"
+
+
+def _without_ca_file(failure: Failure) -> NoReturn:
+    """The file was fine when we started: what it is now must not stop us, nor be a surprise."""
+    failure.trap(ConfigError)
+    raise ConnectFailed(_unusable(failure.getErrorMessage())) from None
 
 
 class PeerConnector:
@@ -152,7 +165,7 @@ class PeerConnector:
         self, on_message: Callable[[ClientEvent], object] | None = None
     ) -> Deferred[RelayClient]:
         """See :class:`derp.net.mesh_link.Connector`."""
-        return self.make().connect(on_message)
+        return self.make().connect(on_message).addErrback(_without_ca_file)
 
     def make(self) -> RelayConnector:
         """Make what connects once."""

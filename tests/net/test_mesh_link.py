@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import fail
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -20,6 +21,7 @@ from derp.net.mesh_link import (
     STEADY_S,
     MeshLink,
 )
+from derp.net.relay_errors import ConnectFailed
 from derp.wire.frames import PeerGoneReason
 from derp.wire.messages import KeepAlive, PeerGone, Restarting
 from tests.core.fakes import NOBODY, FakeClient, disco, make_relay, public_key
@@ -325,6 +327,16 @@ class BreakTests(MeshLinkCase):
         """What a map calls CertName is said in the words of the list of peers."""
         self.connector.refuse("put it into CertName")
         self.assertIn("CertName is what stands behind #", self.link.problem)
+
+    def test_failed_at_once(self) -> None:
+        """An attempt that fails before it has begun is followed by others like any."""
+        self.link.stop()
+        self.patch(self.connector, "connect", lambda hear: fail(ConnectFailed("not even tried")))
+        self.link.start()
+        self.assertEqual(self.link.problem, "unreachable: not even tried")
+        self.advance(FIRST_PAUSE_S)
+        self.assertEqual(self.link.failures[LinkFailure.UNREACHABLE], 2)
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_silent_peer(self) -> None:
         """A relay that takes the login and then says nothing is given up."""

@@ -13,6 +13,7 @@ from derp.errors import ConfigError
 from derp.net.link_state import LinkState
 from derp.net.mesh_links import MeshLinks, PeerConnector, check_ca_file
 from derp.net.relay_dialer import RelayAddress
+from derp.net.relay_errors import ConnectFailed
 from tests.core.fakes import MESH_KEY, make_relay, public_key
 from tests.net.mesh_fakes import FakeConnector
 
@@ -113,6 +114,13 @@ class PeerConnectorTests(SynchronousTestCase):
         self.assertEqual((made.watch_conns, made.ca_file), (True, "/ca.pem"))
         assert isinstance(made.target, RelayAddress)
         self.assertEqual((made.target.host_header, made.target.cert_name), ("a:8443", peer.pin))
+
+    def test_lost_ca_file(self) -> None:
+        """A file of roots that is gone is a failed attempt that names the flag, and no surprise."""
+        peer = MeshPeer(name="a", host="127.0.0.1")
+        connector = PeerConnector(Clock(), make_relay(), "/nowhere/at/all.pem", peer)
+        error = self.failureResultOf(connector.connect(), ConnectFailed).value
+        self.assertIn("--mesh-ca-file: CA file /nowhere/at/all.pem: cannot be read", str(error))
 
 
 class CheckCAFileTests(SynchronousTestCase):
