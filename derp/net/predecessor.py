@@ -85,6 +85,7 @@ def find_predecessor(path: str) -> Predecessor | None:
             raise OSError(errno.EPERM, "another user listens there")
     except (FileNotFoundError, ConnectionRefusedError):
         sock.close()
+        _check_directory(path)
         return None
     except OSError as error:
         sock.close()
@@ -101,6 +102,18 @@ def find_predecessor(path: str) -> Predecessor | None:
             reason=str(error) or type(error).__name__,
         )
         return None
+
+
+def _check_directory(path: str) -> None:
+    """
+    See whether we can listen there ourselves: later, when we serve, that stops nothing any more.
+
+    :raises ConfigError: if not.
+    """
+    directory = os.path.dirname(path) or "."
+    if not os.access(directory, os.W_OK | os.X_OK):
+        number = errno.EACCES if os.path.isdir(directory) else errno.ENOENT
+        raise unusable(path, OSError(number, os.strerror(number)))
 
 
 def find_rival(path: str, predecessor: Predecessor) -> Predecessor | None:

@@ -204,6 +204,11 @@ class HandoverTests(HandoverCase):
         self.assertIn(f"the old process ({os.getpid()}) cannot be told to go (", said)
         self.assertEqual(self.gone, [])
 
+    def test_no_directory(self) -> None:
+        """Where we could not listen ourselves the start ends, not the next hand-over."""
+        with self.assertRaisesRegex(ConfigError, "--handover-socket: .*: no such file or dir"):
+            find_predecessor(f"{self.place}/none/handover")
+
     def test_nobody_there(self) -> None:
         """The first start, and one after a crash: no predecessor, and no error."""
         self.assertIsNone(find_predecessor(self.path))
