@@ -204,9 +204,9 @@ class ACMEService(CertificateService):
             path = path.parent
         if not os.access(path, os.W_OK | os.X_OK):
             log.error(
-                "--certdir {certdir}: the relay may not write there, so certificates will be "
-                "lost at its end and got anew at each start, until the authority refuses: make "
-                "it writable for the user the relay runs as",
+                "--certdir {certdir}: the relay may not write there. Without the key of an ACME "
+                "account in it no certificate can be got; with one, each is lost at the relay's "
+                "end: make it writable for the user the relay runs as",
                 certdir=self.config.certdir,
             )
 
