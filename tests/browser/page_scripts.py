@@ -89,7 +89,7 @@ return [Math.max(document.documentElement.scrollWidth, document.body.scrollWidth
 
 CUT = """
 // Names of nodes of which not all is seen.
-return [...document.querySelectorAll(".node h3 span")]
+return [...document.querySelectorAll(".node h3 .host, .node h3 small")]
   .filter((each) => each.scrollWidth > each.clientWidth + 1)
   .map((each) => each.textContent);
 """
