@@ -11,6 +11,7 @@ from derp.config import CertMode
 from derp.errors import ConfigError
 from derp.goflag import FlagValues
 from derp.net.cert_files import parse_ip
+from derp.net.http_url import check_directory_url
 from derp.quoting import quoted
 from derp.wire.eab_key import parse_eab_key
 
@@ -26,6 +27,8 @@ _ACME_FLAGS: Final = (
 
 _DNS_NAME: Final = re.compile(r"\w[\w-]*(\.\w[\w-]*)*\.?")
 """Loosely: letters of any script, as names are given here before IDNA."""
+_EMAIL: Final = re.compile(r"[^\s@,?]+@[^\s@,?]+")
+"""One address and nothing else: no list, no ``mailto:`` fields (RFC 8555 section 7.3)."""
 
 MAX_PROFILE: Final = 64
 """Characters; our own bound, as the draft has none."""
@@ -38,13 +41,13 @@ def acme_fields(flags: FlagValues) -> dict[str, Any]:
     :raises ConfigError: if a value is wrong in itself.
     """
     addresses = tuple(_address(text) for text in flags.texts("acme-ip-address"))
-    hook = flags.text("acme-dns-hook")
+    hook, directory = flags.text("acme-dns-hook"), flags.text("acme-directory")
     return {
-        "acme_email": flags.text("acme-email"),
+        "acme_email": _email(flags.text("acme-email")),
         "acme_eab_kid": flags.text("acme-eab-kid"),
         "acme_eab_key": _eab_key(flags.text("acme-eab-key")),
         "acme_ip_certs": flags.bool("acme-ip-certs") or bool(addresses),
-        "acme_directory": _directory(flags.text("acme-directory")),
+        "acme_directory": check_directory_url(directory) if directory else "",
         "acme_ca_file": flags.text("acme-ca-file"),
         "acme_profile": _profile(flags.text("acme-profile")),
         "acme_ip_address": tuple(dict.fromkeys(addresses)),
@@ -164,11 +167,11 @@ def _eab_key(text: str) -> str:
         ) from None
 
 
-def _directory(text: str) -> str:
-    if text and not (text.startswith("https://") and len(text.split("/")[2]) > 0):
+def _email(text: str) -> str:
+    if text and not _EMAIL.fullmatch(text):
         raise ConfigError(
-            f"--acme-directory: {quoted(text)} is no https:// URL: give that of the directory of "
-            "an ACME authority"
+            f"--acme-email: {quoted(text)} is no address for mail: give one, such as "
+            "admin@example.com, or leave it out"
         )
     return text
 

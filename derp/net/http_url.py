@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 from derp.errors import ConfigError
 from derp.quoting import quoted
+
+_HTTPS: Final = ("https",)
+_HTTP: Final = ("http", *_HTTPS)
 
 
 def check_admission_url(url: str) -> str:
@@ -14,13 +18,7 @@ def check_admission_url(url: str) -> str:
 
     :raises ConfigError: if nobody could be asked there. (derper admits everybody then.)
     """
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and url.isprintable()
-        usable = usable and parts.port != 0 and " " not in url
-    except ValueError:
-        usable = False
-    if not usable:
+    if not _is_usable(url, _HTTP):
         tail = quoted(url.rpartition("@")[2])  # what is before may be a password
         raise ConfigError(
             f"--verify-client-url: {tail} cannot be asked: give an http:// or https:// URL"
@@ -34,14 +32,33 @@ def check_setec_url(url: str) -> str:
 
     :raises ConfigError: if it is none.
     """
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable or not url.isprintable() or " " in url:
+    if not _is_usable(url, _HTTP):
         raise ConfigError(f"--secrets-url: {quoted(url)} is no http:// or https:// URL: give one")
     return url.removesuffix("/")
+
+
+def check_directory_url(url: str) -> str:
+    """
+    Let the URL of an ACME directory through; RFC 8555 section 6.1 wants HTTPS.
+
+    :raises ConfigError: if it is none.
+    """
+    if not _is_usable(url, _HTTPS):
+        raise ConfigError(
+            f"--acme-directory: {quoted(url)} is no https:// URL: give that of the directory of "
+            "an ACME authority"
+        )
+    return url
+
+
+def _is_usable(url: str, schemes: tuple[str, ...]) -> bool:
+    """Whether somebody can be asked there."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return usable and url.isprintable() and " " not in url
 
 
 def shown(url: str) -> str:

@@ -3,7 +3,12 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from derp.errors import ConfigError
-from derp.net.http_url import check_admission_url, check_setec_url, shown
+from derp.net.http_url import (
+    check_admission_url,
+    check_directory_url,
+    check_setec_url,
+    shown,
+)
 
 
 class HTTPURLTests(SynchronousTestCase):
@@ -25,6 +30,14 @@ class HTTPURLTests(SynchronousTestCase):
             self.assertRaises(ConfigError, check_admission_url, url)
         error = self.assertRaises(ConfigError, check_admission_url, "ftp://me:secret@a.test")
         self.assertNotIn("secret", str(error))
+
+    def test_directory(self) -> None:
+        """ACME is HTTPS."""
+        for url in ("https://a.test/dir", "HTTPS://[::1]:14000/dir"):
+            self.assertEqual(check_directory_url(url), url)
+        for url in ("a.test", "http://a.test/", "https://", "https:///d", "https://a b/d"):
+            with self.assertRaisesRegex(ConfigError, "--acme-directory: ", msg=url):
+                check_directory_url(url)
 
     def test_shown(self) -> None:
         """Nothing that may be secret."""
