@@ -70,7 +70,8 @@ COUNT_LOG_S: Final = 10.0
 
 _REFUSED: Final = (
     "it answers, but closed the connection when we asked to watch its clients: its mesh key is "
-    "not ours, or it has none; compare the files of --mesh-psk-file"
+    "not ours, or it has none; compare the files of --mesh-psk-file. Or it takes no logins at "
+    "present (quota, drain): its log says which"
 )
 _PIN_HINT: Final = (
     "; in the mesh CertName is what stands behind # in a peer's name, and --mesh-ca-file names a CA"

@@ -317,6 +317,7 @@ class BreakTests(MeshLinkCase):
         self.assertIs(self.only_failure(), LinkFailure.REFUSED)
         self.assertIn("mesh key", self.link.problem)
         self.assertIn("mesh key", self.lines[-1])
+        self.assertIn("takes no logins at present", self.link.problem)
         self.advance(FIRST_PAUSE_S)
         self.connector.refuse("connection refused")
         self.assertEqual(self.link.failures[LinkFailure.UNREACHABLE], 1)
