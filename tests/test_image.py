@@ -180,7 +180,7 @@ class ScriptTests(SynchronousTestCase):
         """The capability is used where it can be had, by who needs it."""
         with_it, docker, without = "0000000000000400", "00000000a80425fb", "0000000000000000"
         all_of_them = "000001ffffffffff"
-        called = " /opt/derper/bin/stunc -4 a.test"
+        called = " -OO /opt/derper/bin/stunc -4 a.test"
         for bounding_set in (with_it, docker, all_of_them):
             self.assertEqual(self.launched(10001, bounding_set), f"python-bind{called}")
         for others in (without, "00000000a80421fb"):

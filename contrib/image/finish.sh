@@ -19,12 +19,14 @@ for name in derper derpprobe stunc; do
     ln -s "/app/$name" "/usr/local/bin/$name"
 done
 ln -s /app/derper /derper
+ln -s "$libexec/launch.sh" /usr/local/bin/twistd
 
-# Compile what the relay uses of the standard library: the base image has no bytecode of it.
+# Compile what we use of the standard library, in any mode: the base image has no bytecode of it.
 python=/opt/derper/bin/python
-$python /opt/derper/bin/derper -check-config -dev
-$python -m twisted --version
+$python -OO /opt/derper/bin/derper -check-config -dev
+$python -OO /opt/derper/bin/twistd derper --version
+$python -OO "$libexec/import_all.py"
 
 # Last: a copy made after this would lose it.
 cp /opt/derper/bin/python3 /opt/derper/bin/python-bind
-$python "$libexec/grant.py" /opt/derper/bin/python-bind
+$python -OO "$libexec/grant.py" /opt/derper/bin/python-bind

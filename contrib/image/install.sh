@@ -23,17 +23,17 @@ relay() {
     find "$home/lib" -depth -type d \( -name test -o -name tests \) -exec rm -rf {} +
     # The root of a container may be read-only: what Python and Twisted write on their first run
     # is written now. Hashes and not times decide whether bytecode is current, since not every
-    # builder keeps times.
-    "$home/bin/python" -m compileall -q -f --invalidation-mode unchecked-hash "$home/lib"
-    "$home/bin/python" -c '
+    # builder keeps times. For launch.sh, which starts Python with -OO.
+    "$home/bin/python" -m compileall -q -f -o 2 --invalidation-mode unchecked-hash "$home/lib"
+    "$home/bin/python" -OO -c '
 from twisted.plugin import IPlugin, getPlugins
 list(getPlugins(IPlugin))'
-    test -s "$("$home/bin/python" -c '
+    test -s "$("$home/bin/python" -OO -c '
 import twisted.plugins
 print(twisted.plugins.__path__[0])')/dropin.cache"
     mkdir -p "$home/libexec"
     cp contrib/image/finish.sh contrib/image/launch.sh contrib/image/entrypoint.sh \
-        contrib/image/grant.py "$home/libexec"
+        contrib/image/grant.py contrib/image/import_all.py "$home/libexec"
     chmod 0755 "$home"/libexec/*.sh
 }
 
