@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import sys
 from collections.abc import Callable, Mapping
@@ -109,6 +110,8 @@ class RunScriptTests(SynchronousTestCase):
         self.patch(program, "begin_logging", lambda file: None)
         import_module("twisted.internet.reactor")  # so that there is something to replace
         self.patch(twisted.internet, "reactor", FakeReactor())
+        self.frozen: list[object] = []
+        self.patch(gc, "freeze", lambda: self.frozen.append(self.toy.running))
 
     def run_toy(self, *argv: str, error: Exception | None = None) -> tuple[object, str]:
         """Exit code, and what was said."""
@@ -128,6 +131,7 @@ class RunScriptTests(SynchronousTestCase):
         """It is stopped with the reactor, and the code is its own."""
         self.assertEqual(self.run_toy("-n", "2"), (3, ""))
         self.assertFalse(self.toy.running)
+        self.assertEqual(self.frozen, [True], "what is up is no garbage")
 
     def test_unusable(self) -> None:
         """A sentence with its remarks; a wrong flag has the usage and another code."""

@@ -1,5 +1,6 @@
 """Tests for :mod:`derp.tap` and the plugin: what twistd sees of us."""
 
+import gc
 import io
 import os
 import sys
@@ -191,6 +192,7 @@ class MakeServiceTests(TapTestCase):
             return relay
 
         self.build_with(build)
+        self.patch(gc, "freeze", lambda: None)  # this process goes on
         options = self.parse("--dev")
         service = tap.makeService(options)
         self.assertEqual(seen, [(options.config, reactor)])
