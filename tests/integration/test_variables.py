@@ -12,6 +12,7 @@ from derp.wire.keys import public_of
 from tests.exposition import Exposition
 from tests.integration.relay_case import HOST, MESH_KEY, RelayTestCase, reactor
 from tests.integration.test_stun import Asker
+from tests.integration.virtual_time import VirtualTime
 from tests.net.test_derper_variables import OF_THE_MOMENT, ONLY_GO, derpers
 from tests.shown_relay import ALICE_PRIVATE, BOB_PRIVATE, NOBODY
 from tests.vectors import load
@@ -32,7 +33,8 @@ class VariablesTests(RelayTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.service: RelayService = self.start_relay(self.config(mesh_key=MESH_KEY))
+        time = VirtualTime(reactor)  # stands still: the relay has just been started, always
+        self.service: RelayService = self.start_relay(self.config(mesh_key=MESH_KEY), time)
         self.port = self.port_of(self.service)
 
     async def page(self) -> Exposition:
