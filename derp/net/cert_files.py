@@ -42,6 +42,7 @@ _KEY_BLOCK: Final = re.compile(
 )
 _CERTIFICATE_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _BROKEN: Final = (
+    KeyError,  # of a type of text that there is none of; in older versions
     ValueError,
     UnsupportedAlgorithm,
     x509.DuplicateExtension,
