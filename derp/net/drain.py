@@ -52,6 +52,8 @@ _LEAD_S: Final = 0.25
 """From the notice to the first end, if there is as much time; a notice needs a round trip."""
 _GAP_S: Final = 0.05
 """Between two ends, if there are few: nobody needs to be slower."""
+MOST_TALKS: Final = 100_000
+"""Who talks to whom is looked at if it is no more than that: 0.1 s, in which nothing is relayed."""
 _TICK_S: Final = 0.02
 _TOLD_PER_TICK: Final = 500
 """Telling costs 20 µs each; packets wait meanwhile."""
@@ -119,11 +121,15 @@ class Drain:
             self._tick_call = None
 
     def _plan(self) -> None:
-        """Choose whose turn is when: by lot, so that nobody is always the last."""
+        """
+        Choose whose turn is when: by lot, so that nobody is always the last, but those who talk
+        to each other in a row. While one is with a successor and the other is not, they cannot.
+        """
         connections = list(self._server.relay.registry.connections())
         self._mesh = [conn for conn in connections if conn.is_mesh]
         clients = [conn for conn in connections if not conn.is_mesh]
         self._random.shuffle(clients)
+        clients = _in_company(clients)
         lead_s = min(_LEAD_S, self._seconds * 0.1)
         until_s = self._seconds * _CLIENTS_SHARE
         gap_s = min(_GAP_S, (until_s - lead_s) / max(1, len(clients)))
@@ -205,3 +211,24 @@ class Drain:
         if not self._is_over:
             self._is_over = True
             self.over.callback(in_time)
+
+
+def _in_company(clients: list[Connection]) -> list[Connection]:
+    """Put those who have heard of each other in a row; the rest stays as it is."""
+    if sum(len(conn.heard or ()) for conn in clients) > MOST_TALKS:
+        return clients
+    by_key = {conn.key: conn for conn in clients}
+    talks: dict[Connection, list[Connection]] = {conn: [] for conn in clients}
+    for conn in clients:
+        for other in filter(None, map(by_key.get, conn.heard or ())):
+            talks[conn].append(other)
+            talks[other].append(conn)
+    order: dict[Connection, None] = {}
+    for first in clients:
+        company = [first]
+        while company:
+            conn = company.pop()
+            if conn not in order:
+                order[conn] = None
+                company += talks[conn]
+    return list(order)

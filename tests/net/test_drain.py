@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.error import ConnectionDone
 
+from derp.net import drain
 from derp.net.drain import ARRIVAL_S, HARD_LIMIT_S, JITTER_S, NOTICE, TRY_FOR_S, Drain
 from derp.wire.frames import FrameType
 from derp.wire.messages import Health, Restarting, parse_message
@@ -131,6 +132,28 @@ class DrainTests(DrainCase):
         self.drain(seconds=30.0)
         self.pass_time(0.5)
         self.assertEqual(self.results, [True])
+
+    def test_company(self) -> None:
+        """Who talk to each other go one after the other, unless that is too much to look at."""
+        self.come(*(f"{side}{number}" for number in range(50) for side in "ab"))
+        for number in range(50):
+            one, two = (self.sides[f"{side}{number}"][0].session.conn for side in "ab")
+            two.heard = {one.key, b"somewhere else"}
+        for most, together in ((100, True), (99, False)):
+            self.patch(drain, "MOST_TALKS", most)
+            begun = self.drain(seconds=5.0)
+            order = [conn.key for conn, _ in begun._clients]
+            begun.cancel()
+            self.assertEqual((len(order), len(set(order))), (100, 100))
+            places = {key: place for place, key in enumerate(order)}
+            apart = [
+                abs(places[conns[0].key] - places[conns[1].key])
+                for conns in (
+                    [self.sides[f"{side}{number}"][0].session.conn for side in "ab"]
+                    for number in range(50)
+                )
+            ]
+            self.assertEqual(max(apart) == 1, together)
 
     def test_many_are_told_in_pieces(self) -> None:
         """Two thousand at once would stop all traffic; all the same they are told early."""
