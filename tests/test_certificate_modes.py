@@ -98,6 +98,7 @@ class CertificateServiceTests(SynchronousTestCase):
         with log:
             made = self.make(certmode=CertMode.MANUAL, hostname=IP)
         self.assertIn(f"THE CERTIFICATE FOR {IP} HAS EXPIRED on 2036-11-17", said[0])
+        self.assertIn("move its .crt and .key out of --certdir and start anew", said[0])
         made.watchdog.check()
         self.assertIn("has expired", self.relay.health.text)
 

@@ -31,6 +31,10 @@ ANNOUNCE_S: Final = 60 * DAY_S
 SET_S: Final = 60.0
 """By how much the wall clock must have been set to count; less is slewing, or a late look."""
 _AGAIN_S: Final = DAY_S
+_MAKE_ANOTHER: Final = (
+    "move its .crt and .key out of --certdir and start anew to make another, then change CertName "
+    "in the DERP map; clients that are pinned to the old one are cut off until they have it"
+)
 
 log = Logger()
 
@@ -114,7 +118,7 @@ class CertificateWatchdog(Service):
             problem = validity_problem(status.name, status.not_before, status.not_after, now)
             if problem:
                 problems.append(problem)
-                self._say(status.name, f"{problem}; {status.describe()}")
+                self._say(status.name, f"{expiry_note(status, now)}; {status.describe()}")
             elif status.source == "self-signed" and status.not_after - now < ANNOUNCE_S:
                 self._say(status.name, announcement(status))
             else:
@@ -132,11 +136,8 @@ class CertificateWatchdog(Service):
 def announcement(status: CertificateStatus) -> str:
     """Say what has to be done before a self-signed certificate ends."""
     assert status.not_after is not None
-    return (
-        f"the self-signed certificate for {status.name} ends on {moment(status.not_after)}: move "
-        "its .crt and .key out of --certdir and start anew to make another, then change CertName "
-        "in the DERP map; clients that are pinned to the old one are cut off until they have it"
-    )
+    end = moment(status.not_after)
+    return f"the self-signed certificate for {status.name} ends on {end}: {_MAKE_ANOTHER}"
 
 
 def expiry_note(status: CertificateStatus, now: float) -> str:
@@ -144,6 +145,6 @@ def expiry_note(status: CertificateStatus, now: float) -> str:
     if status.not_before is None or status.not_after is None:
         return ""
     problem = validity_problem(status.name, status.not_before, status.not_after, now)
-    if not problem and status.source == "self-signed" and status.not_after - now < ANNOUNCE_S:
-        return announcement(status)
+    if status.source == "self-signed" and status.not_after - now < ANNOUNCE_S:
+        return f"{problem}: {_MAKE_ANOTHER}" if problem else announcement(status)
     return problem

@@ -135,6 +135,10 @@ class CertificateWatchdogTests(SynchronousTestCase):
         self.assertIn("CertName", expiry_note(self.status, self.wall.seconds()))
         self.clock.advance(59.5 * DAY)
         self.assertIn("expires in", self.health.text)
+        self.clock.advance(DAY)
+        for said in (self.said[-1], expiry_note(self.status, self.wall.seconds())):
+            self.assertIn("has expired: move its .crt and .key out of --certdir", said)
+        self.assertTrue(self.health.text.endswith("has expired"), "clients cannot mend it")
 
     def test_a_failing_tick_is_no_end(self) -> None:
         """Whatever goes wrong in looking for due certificates, it is looked again."""
