@@ -40,7 +40,8 @@ _MAX_KEEPIDLE_S = 32767
 _MAX_INT = 2**31 - 1
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _CURES = {
-    errno.EADDRINUSE: "another process listens there; stop it or choose another port",
+    errno.EADDRINUSE: "another process ('ss -ltnp' names it) or another flag has that port; "
+    "stop the one or choose another",
     errno.EACCES: "ports below 1024 need root, the capability CAP_NET_BIND_SERVICE (cap_add in a "
     "container), or the sysctl net.ipv4.ip_unprivileged_port_start=0",
     errno.EADDRNOTAVAIL: "this machine has no such address",

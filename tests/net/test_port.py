@@ -157,7 +157,7 @@ class OpenListenerTests(ListenerCase):
         self.assertEqual(
             str(error),
             f"-a: cannot listen on 127.0.0.1:{port}: address already in use; another process"
-            " listens there; stop it or choose another port",
+            " ('ss -ltnp' names it) or another flag has that port; stop the one or choose another",
         )
 
     def test_taken_on_all_addresses(self) -> None:
