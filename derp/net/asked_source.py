@@ -32,7 +32,7 @@ open would let those in who make the crowd. Who was admitted lately does not suf
 """
 
 
-SELDOM_S: Final = 60.0
+SELDOM_S: Final = 10.0
 """How soon another trouble of the same source is worth a line."""
 
 _FLAGS: Final = {Kind.SOCKET: "--verify-clients", Kind.URL: "--verify-client-url"}
