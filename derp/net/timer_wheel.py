@@ -3,7 +3,9 @@ Many coarse timers for the price of one.
 
 Every connection has a deadline or a keepalive pending at all times. One ``DelayedCall`` each
 would cost a kilobyte per client and a heap operation per change; here an entry is a slot in
-the bucket of its tick, and the reactor holds a single call for the next tick that has any.
+the bucket of its tick, and the reactor holds a single call for the next tick that has any. A
+bucket is a dictionary for its order and because a connection cancels three deadlines on its way in:
+those leave at once.
 """
 
 from __future__ import annotations
@@ -21,10 +23,12 @@ GRANULARITY_S = 0.25
 class WheelEntry:
     """A pending call; :meth:`cancel` is all there is to do with it."""
 
-    __slots__ = ("_call",)
+    __slots__ = ("_bucket", "_call")
 
-    def __init__(self, call: Callable[[], None]) -> None:
+    def __init__(self, call: Callable[[], None], bucket: dict[WheelEntry, None]) -> None:
         self._call: Callable[[], None] | None = call
+        self._bucket = bucket
+        bucket[self] = None
 
     @property
     def active(self) -> bool:
@@ -32,8 +36,9 @@ class WheelEntry:
         return self._call is not None
 
     def cancel(self) -> None:
-        """Never fire. Harmless when it has fired or was cancelled."""
+        """Never fire, and take no more room. Harmless when it has fired or was cancelled."""
         self._call = None
+        self._bucket.pop(self, None)
 
     def fire(self) -> None:
         """Run the call, once."""
@@ -55,22 +60,19 @@ class TimerWheel:
     def __init__(self, clock: IReactorTime, granularity_s: float = GRANULARITY_S) -> None:
         self._clock = clock
         self._granularity_s = granularity_s
-        self._buckets: dict[int, list[WheelEntry]] = {}
+        self._buckets: dict[int, dict[WheelEntry, None]] = {}
         self._next: IDelayedCall | None = None
         self._next_tick = 0
 
     def schedule(self, delay_s: float, call: Callable[[], None]) -> WheelEntry:
         """Call ``call`` in ``delay_s`` seconds, or up to one tick later."""
-        entry = WheelEntry(call)
         tick = ceil((self._clock.seconds() + delay_s) / self._granularity_s)
         bucket = self._buckets.get(tick)
         if bucket is None:
-            self._buckets[tick] = [entry]
+            bucket = self._buckets[tick] = {}
             if self._next is None or tick < self._next_tick:
                 self._arm(tick)
-        else:
-            bucket.append(entry)
-        return entry
+        return WheelEntry(call, bucket)
 
     def _arm(self, tick: int) -> None:
         if self._next is not None:
@@ -83,7 +85,10 @@ class TimerWheel:
         self._next = None
         now = self._clock.seconds() / self._granularity_s
         for tick in sorted(tick for tick in self._buckets if tick <= now):
-            for entry in self._buckets.pop(tick):
+            bucket = self._buckets.pop(tick)
+            entries = list(bucket)  # one that fires may cancel another
+            bucket.clear()  # they refer to it
+            for entry in entries:
                 try:
                     entry.fire()
                 except Exception:
@@ -98,6 +103,8 @@ class TimerWheel:
 
     def stop(self) -> None:
         """Forget everything that is pending."""
+        for bucket in self._buckets.values():
+            bucket.clear()
         self._buckets.clear()
         if self._next is not None:
             self._next.cancel()

@@ -1,9 +1,17 @@
 """Tests for :mod:`derp.net.timer_wheel`."""
 
+from __future__ import annotations
+
+import gc
+
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from derp.net.timer_wheel import TimerWheel
+from derp.net.timer_wheel import TimerWheel, WheelEntry
+
+
+def _in_a_dictionary(entry: WheelEntry) -> bool:
+    return any(isinstance(each, dict) for each in gc.get_referrers(entry))
 
 
 class TimerWheelTests(SynchronousTestCase):
@@ -45,6 +53,41 @@ class TimerWheelTests(SynchronousTestCase):
         self.assertFalse(entry.active)
         self.clock.advance(2)
         self.assertEqual(self.fired, [])
+
+    def test_cancelled_leaves_at_once(self) -> None:
+        """A cancelled entry takes no room until its time has come."""
+        entries = [self.wheel.schedule(1, lambda: None) for _ in range(3)]
+        entries[0].cancel()
+        held = [each for each in entries if _in_a_dictionary(each)]
+        self.assertEqual(held, entries[1:])
+
+    def test_leaves_no_cycles(self) -> None:
+        """What has fired, was cancelled or stopped is gone without the garbage collector."""
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        before = len([each for each in gc.get_objects() if isinstance(each, WheelEntry)])
+        for _ in range(3):
+            self.wheel.schedule(1, lambda: None)
+        self.wheel.schedule(1, lambda: None).cancel()
+        self.clock.advance(2)
+        self.wheel.schedule(1, lambda: None)
+        self.wheel.stop()
+        after = len([each for each in gc.get_objects() if isinstance(each, WheelEntry)])
+        self.assertEqual(after, before)
+
+    def test_cancel_from_within(self) -> None:
+        """One that fires may cancel those beside it, which fire no more, and itself."""
+
+        def first() -> None:
+            self.fired.append("first")
+            for entry in entries[:2]:
+                entry.cancel()
+
+        calls = (first, lambda: self.fired.append("second"), lambda: self.fired.append("third"))
+        entries = [self.wheel.schedule(1, call) for call in calls]
+        self.clock.advance(2)
+        self.assertEqual(self.fired, ["first", "third"])
 
     def test_reschedule_from_within(self) -> None:
         """A call may schedule the next one (a keepalive does)."""
