@@ -260,11 +260,10 @@ class PeerGoneTests(RelayCase):
         self.patch(relay_module, "MAX_HEARD_IN_ALL", 5)
         peer = self.client("peer", mesh=True)
         one, two = self.client("1"), self.client("2")
-        for number in range(10):
-            source = public_key(f"made up {number}")
-            for dest in (one, two):
+        for dest in (one, two):  # the first meets its own limit, the second that of all
+            for number in range(10):
+                source = public_key(f"made up {number}")
                 peer.feed(encode_forward_packet(source, dest.key, b"x"))
-        for dest in (one, two):
             self.assertEqual(len(dest.take_packets()), 10)
         self.assertEqual([len(each.conn.heard or ()) for each in (one, two)], [3, 2])
         two.leave()
