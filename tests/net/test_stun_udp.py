@@ -348,6 +348,15 @@ class BindTests(SynchronousTestCase):
             self.assertIn(part, str(error))
         self.assertNotIn("\n", str(error))
 
+    def test_large_buffers_stay(self) -> None:
+        """Where sockets have more by default than we would ask for, it is left to them."""
+        self.patch(stun_udp, "SOCKET_BUFFER_LEN", 1)
+        fresh = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with bind_udp("127.0.0.1", 0) as ours, fresh:
+            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                length = fresh.getsockopt(socket.SOL_SOCKET, option)
+                self.assertEqual(ours.getsockopt(socket.SOL_SOCKET, option), length)
+
     def failing_with(self, code: int, *families: socket.AddressFamily) -> None:
         """Make binding fail with an error, for some families."""
         bound = stun_udp._bound
